@@ -1,0 +1,202 @@
+"""The agent: converge this node's containers to its assignments, and report."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from functools import partial
+
+from backendai_jupyter import __version__
+from backendai_jupyter.agent.keeper import KernelKeeper
+from backendai_jupyter.agent.launch import LOG_TAIL_BYTES, Tools
+from backendai_jupyter.agent.runtime.base import KernelRuntime
+from backendai_jupyter.cluster import keys
+from backendai_jupyter.cluster.protocols import Change, ClusterStore, LiveStore
+from backendai_jupyter.cluster.seal import Sealer
+from backendai_jupyter.domain.resources import Slots
+from backendai_jupyter.domain.wire import AgentReport, Assignment, Image
+from backendai_jupyter.errors import BackendError
+from backendai_jupyter.supervisor import Loop, Supervisor
+
+log = logging.getLogger(__name__)
+
+LOG_TTL_S = 60.0  # how long a log that was asked for waits to be read
+
+
+class Agent:
+    """One node's daemon.
+
+    Assignments that appear, change or vanish below this agent's prefix are the only
+    orders it takes; its report is the only thing it says.  The watch makes it fast, the
+    full pass each ``heartbeat_s`` makes it correct.
+    """
+
+    def __init__(
+        self,
+        agent_id: str,
+        *,
+        capacity: Slots,
+        cluster: ClusterStore,
+        live: LiveStore,
+        sealer: Sealer,
+        tools: Tools,
+        supervisor: Supervisor,
+        heartbeat_s: float,
+    ) -> None:
+        self.agent_id = agent_id
+        self._capacity = capacity
+        self._cluster = cluster
+        self._live = live
+        self._sealer = sealer
+        self._tools = tools
+        self._supervisor = supervisor
+        self._heartbeat_s = heartbeat_s
+        self._keepers: dict[str, KernelKeeper] = {}
+        self._tasks: set[asyncio.Task[None]] = set()  # of the keepers
+        self._images: dict[str, Image] = {}
+        self._revision = 0
+        self._report_loop = Loop("agent report", self._publish, period_s=heartbeat_s)
+        self._full_pass_loop = Loop("agent full pass", self._full_pass, period_s=heartbeat_s)
+
+    async def start(self) -> None:
+        """Begin to follow assignments; returns after the first full pass and report.
+
+        The runtimes and the relay in ``tools`` must be open.
+        """
+        await self._refresh_images()
+        await self._full_pass()
+        await self._publish()
+        self._supervisor.loop(self._report_loop)
+        self._supervisor.loop(self._full_pass_loop)
+        self._supervisor.loop(Loop("agent watch", self._follow_assignments, period_s=0))
+        self._supervisor.loop(Loop("agent logs", self._answer_log_requests, period_s=0))
+        for runtime in self._tools.runtimes.values():
+            follow = partial(self._follow_exits, runtime)
+            self._supervisor.loop(Loop(f"agent exits {runtime.name}", follow, period_s=0))
+
+    async def stop_all(self) -> None:
+        """End every kernel of this agent, assigned or not, and report that they are gone."""
+        for keeper in tuple(self._keepers.values()):
+            keeper.want(None)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._publish()
+
+    def look_for_images(self) -> None:
+        """Read the runtimes' images again soon, e.g. after one was built."""
+        self._full_pass_loop.poke()
+
+    async def _full_pass(self) -> None:
+        await self._refresh_images()
+        containers = {
+            state.kernel_id: state
+            for runtime in self._tools.runtimes.values()
+            for state in await runtime.list()
+        }
+        listing = await self._cluster.list(keys.assignments(self.agent_id))
+        while listing.revision < self._revision:  # the watch has overtaken it
+            listing = await self._cluster.list(keys.assignments(self.agent_id))
+        wanted = {a.kernel_id: a for a in (_read(e.value) for e in listing.entries)}
+        for kernel_id in {*wanted, *containers, *self._keepers}:
+            keeper = self._keeper(kernel_id)
+            keeper.want(wanted.get(kernel_id))
+            state = containers.get(kernel_id)
+            if state is None or state.exit_code is not None:
+                keeper.look()
+        self._taken_note(listing.revision)
+
+    async def _follow_assignments(self) -> None:
+        prefix = keys.assignments(self.agent_id)
+        async with self._cluster.watch(prefix, after=self._revision) as batches:
+            async for batch in batches:
+                for change in batch:
+                    self._apply(change, prefix)
+                self._taken_note(batch[-1].revision)
+
+    def _apply(self, change: Change, prefix: str) -> None:
+        if change.revision <= self._revision:
+            return  # a full pass has already seen it, or something newer
+        kernel_id = change.key.removeprefix(prefix)
+        if change.value is not None:
+            self._keeper(kernel_id).want(_read(change.value))
+        elif kernel_id in self._keepers:
+            self._keepers[kernel_id].want(None)
+
+    def _taken_note(self, revision: int) -> None:
+        self._revision = max(self._revision, revision)
+        self._report_loop.poke()
+
+    def _keeper(self, kernel_id: str) -> KernelKeeper:
+        if kernel_id not in self._keepers:
+            keeper = KernelKeeper(
+                kernel_id,
+                self._tools,
+                self._sealer,
+                images=lambda: self._images,
+                changed=self._report_loop.poke,
+            )
+            self._keepers[kernel_id] = keeper
+            task = self._supervisor.task(f"keeper {kernel_id}", self._keep(keeper))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return self._keepers[kernel_id]
+
+    async def _keep(self, keeper: KernelKeeper) -> None:
+        try:
+            await keeper.run()
+        finally:
+            del self._keepers[keeper.kernel_id]
+            self._report_loop.poke()
+
+    async def _follow_exits(self, runtime: KernelRuntime) -> None:
+        async for kernel_id in runtime.exits():
+            if kernel_id in self._keepers:
+                self._keepers[kernel_id].look()
+
+    async def _answer_log_requests(self) -> None:
+        async with self._live.subscribe(keys.log_requests(self.agent_id)) as requests:
+            async for kernel_id in requests:
+                text = await self._log_of(kernel_id)
+                await self._live.put(keys.log(kernel_id), text, ttl_s=LOG_TTL_S)
+                await self._live.publish(keys.log_hints(kernel_id), kernel_id)
+
+    async def _log_of(self, kernel_id: str) -> str:
+        for runtime in self._tools.runtimes.values():
+            if any(state.kernel_id == kernel_id for state in await runtime.list()):
+                return await runtime.log_tail(kernel_id, max_bytes=LOG_TAIL_BYTES)
+        return ""
+
+    async def _refresh_images(self) -> None:
+        """Learn the images again; of two with one name the first runtime's wins."""
+        found: dict[str, Image] = {}
+        for runtime in self._tools.runtimes.values():
+            try:
+                for image in await runtime.images():
+                    found.setdefault(image.name, image)
+            except BackendError as error:
+                log.warning("images of the %s runtime are unknown: %s", runtime.name, error)
+        self._images = found
+
+    async def _publish(self) -> None:
+        report = AgentReport(
+            agent_id=self.agent_id,
+            revision=self._revision,
+            version=__version__,
+            capacity=self._capacity,
+            images=tuple(self._images.values()),
+            kernels=tuple(keeper.report() for keeper in self._keepers.values()),
+            notes=_notes(self._tools.runtimes),
+        )
+        await self._live.put(
+            keys.report(self.agent_id), report.model_dump_json(), ttl_s=4 * self._heartbeat_s
+        )
+        await self._live.publish(keys.REPORT_HINTS, self.agent_id)
+
+
+def _read(value: str) -> Assignment:
+    return Assignment.model_validate_json(value)
+
+
+def _notes(runtimes: Mapping[str, KernelRuntime]) -> tuple[str, ...]:
+    return tuple(note for runtime in runtimes.values() for note in runtime.notes())

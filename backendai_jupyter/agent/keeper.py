@@ -1,0 +1,171 @@
+"""Keep one kernel as its assignment says: one worker per kernel, never two."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+
+from backendai_jupyter.agent.launch import Launch, Tools, dismantle, exited, run_steps
+from backendai_jupyter.cluster.seal import Sealer
+from backendai_jupyter.domain.exits import explain_failed_step, with_last_lines
+from backendai_jupyter.domain.wire import Assignment, Exit, Image, KernelReport, Phase
+from backendai_jupyter.errors import BackendError, LaunchFailed, RelayFailed
+
+log = logging.getLogger(__name__)
+
+_PHASE_OF_STEP = {"directories": Phase.PREPARING, "relay": Phase.PREPARING}
+
+
+class KernelKeeper:
+    """Moves one kernel of this agent towards the assignment it was last told of.
+
+    ``want`` and ``look`` only take note; ``run`` does the work, one thing at a time, and
+    ends when the kernel is no longer assigned and nothing of it is left.
+    """
+
+    def __init__(
+        self,
+        kernel_id: str,
+        tools: Tools,
+        sealer: Sealer,
+        *,
+        images: Callable[[], Mapping[str, Image]],
+        changed: Callable[[], None],
+    ) -> None:
+        self.kernel_id = kernel_id
+        self._tools = tools
+        self._sealer = sealer
+        self._images = images
+        self._changed = changed
+        self._desired: Assignment | None = None
+        self._launch: Launch | None = None
+        self._generation = 0  # of the program that was last started
+        self._signal_seq = 0
+        self._phase = Phase.PREPARING
+        self._step = ""
+        self._exit: Exit | None = None
+        self._wake = asyncio.Event()
+        self._wake.set()
+
+    def want(self, assignment: Assignment | None) -> None:
+        """Take note of the assignment; None: the kernel must go."""
+        if assignment == self._desired and assignment is not None:
+            return
+        self._desired = assignment
+        if self._launch is not None:
+            self._launch.abandoned = assignment is None
+            self._launch.disturbed.set()
+        self._wake.set()
+
+    def look(self) -> None:
+        """Take note that the kernel program may have ended."""
+        if self._launch is not None:
+            self._launch.disturbed.set()
+        self._wake.set()
+
+    def report(self) -> KernelReport:
+        """Return what is known of the kernel now."""
+        sealed = None
+        if self._phase is Phase.RUNNING and self._launch is not None:
+            sealed = self._sealer.seal(self._launch.connection)
+        return KernelReport(
+            kernel_id=self.kernel_id,
+            generation=self._generation,
+            phase=self._phase,
+            step=self._step,
+            exit=self._exit,
+            connection=sealed,
+            signal_seq=self._signal_seq,
+        )
+
+    async def run(self) -> None:
+        """Work until the kernel is gone."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            desired = self._desired
+            if desired is None:
+                if await self._removed():
+                    return
+                continue
+            if desired.generation > self._generation:
+                await self._start(desired)
+            elif self._phase is Phase.RUNNING:
+                await self._check(desired)
+
+    async def _start(self, desired: Assignment) -> None:
+        self._generation = desired.generation
+        # A signal that was asked for before this program started is not meant for it.
+        self._signal_seq = desired.signal.seq if desired.signal else 0
+        launch = self._launch or Launch(self.kernel_id, desired)
+        launch.assignment = desired
+        launch.last_signal = None
+        launch.disturbed.clear()
+        self._launch, self._exit = launch, None
+        try:
+            launch.image = self._image(desired)
+            await run_steps(launch, self._tools, self._at_step)
+        except LaunchFailed as error:
+            log.info("kernel %s: step %s failed: %s", self.kernel_id, error.step, error)
+            self._launch = None
+            self._exit = explain_failed_step(error.step, str(error), error.log_tail)
+            self._tell(Phase.FAILED, error.step)
+        else:
+            self._tell(Phase.RUNNING)
+        self._wake.set()  # what came in the meantime is looked at now
+
+    async def _check(self, desired: Assignment) -> None:
+        launch = self._launch
+        assert launch is not None
+        if desired.signal is not None and desired.signal.seq != self._signal_seq:
+            self._signal_seq = desired.signal.seq
+            launch.last_signal = desired.signal.signum
+            assert launch.image is not None
+            runtime = self._tools.runtimes[launch.image.runtime]
+            await runtime.signal(self.kernel_id, desired.signal.signum)
+            self._changed()
+        if launch.disturbed.is_set():
+            launch.disturbed.clear()
+            ending = await exited(launch, self._tools)
+            if ending is not None:
+                await self._died(launch, ending)
+
+    async def _died(self, launch: Launch, ending: Exit) -> None:
+        self._exit = ending
+        self._tell(Phase.EXITED)
+        asked = launch.last_signal is not None and ending.code == 128 + launch.last_signal
+        if ending.code != 0 and not asked:
+            try:
+                await self._tools.relay.notify(
+                    self.kernel_id, with_last_lines(ending), dead=True
+                )
+            except RelayFailed as error:
+                log.warning("kernel %s: nobody could be told of its end: %s", self.kernel_id, error)
+
+    async def _removed(self) -> bool:
+        self._tell(Phase.STOPPING)
+        try:
+            await dismantle(self.kernel_id, self._tools)
+        except BackendError as error:
+            # The agent's next full pass wakes this keeper to try again.
+            log.warning("kernel %s is not wholly removed yet: %s", self.kernel_id, error)
+            return False
+        return self._desired is None
+
+    def _image(self, desired: Assignment) -> Image:
+        image = self._images().get(desired.image)
+        if image is None:
+            raise LaunchFailed(
+                "image",
+                f"This agent has no image {desired.image!r}; "
+                f"build it with 'jupyter backendai image build {desired.image}'.",
+            )
+        return image
+
+    def _at_step(self, step: str) -> None:
+        self._tell(_PHASE_OF_STEP.get(step, Phase.CREATING), step)
+
+    def _tell(self, phase: Phase, step: str = "") -> None:
+        self._phase, self._step = phase, step
+        self._changed()

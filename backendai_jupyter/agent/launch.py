@@ -1,0 +1,270 @@
+"""Start one kernel program: a list of named steps, each with its undo.
+
+Every ``do`` is idempotent, because a restart of the kernel runs the same list again; every
+``undo`` succeeds if there is nothing to undo, because it also clears away what an earlier
+agent process left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from backendai_jupyter.agent.node import Node
+from backendai_jupyter.agent.relay.client import Endpoint
+from backendai_jupyter.agent.relay.layout import ipc_connection
+from backendai_jupyter.agent.runtime.base import ContainerSpec, KernelRuntime
+from backendai_jupyter.domain.exits import explain_exit, with_last_lines
+from backendai_jupyter.domain.wire import Assignment, Connection, Exit, ExitReason, Image
+from backendai_jupyter.errors import BackendError, LaunchFailed, RuntimeFailed
+from backendai_jupyter.supervisor import race
+
+LOG_TAIL_BYTES = 16 * 1024
+_SOCKET_PREFIX = "s"  # sockets are RUN_DIR/s-1 .. s-5
+_CONNECTION_FILE = "connection.json"
+
+
+class Relay(Protocol):
+    """What the steps need of the relay; see agent/relay/client.py."""
+
+    async def open_kernel(self, kernel_id: str, ipc_prefix: str, key: str) -> Endpoint: ...
+
+    async def close_kernel(self, kernel_id: str) -> None: ...
+
+    async def notify(self, kernel_id: str, text: str, *, dead: bool = False) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the steps work with; the same for all kernels of an agent."""
+
+    node: Node
+    runtimes: Mapping[str, KernelRuntime]
+    relay: Relay
+    ask: Callable[..., Coroutine[Any, Any, Any]]  # kernel_info of agent/relay/probe.py
+    answer_timeout_s: float
+    stop_grace_s: float  # between SIGTERM and SIGKILL
+
+
+@dataclass(slots=True)
+class Launch:
+    """One kernel on its way up; steps fill in what the later ones need."""
+
+    kernel_id: str
+    assignment: Assignment
+    image: Image | None = None
+    key: str = ""
+    endpoint: Endpoint | None = None
+    last_signal: int | None = None  # the last one that the owner had us deliver
+    abandoned: bool = False  # nobody wants it any more
+    # Set when the program may have ended, or when it was abandoned.
+    disturbed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def connection(self) -> Connection:
+        """How Jupyter clients reach the kernel; known after the relay step."""
+        assert self.endpoint is not None
+        return self.endpoint.connection(self.key)
+
+
+class Step(Protocol):
+    name: str
+
+    async def do(self, launch: Launch, tools: Tools) -> None: ...
+
+    async def undo(self, kernel_id: str, tools: Tools) -> None: ...
+
+
+class Directories:
+    """Make the kernel's private directories, and its message key."""
+
+    name = "directories"
+
+    async def do(self, launch: Launch, tools: Tools) -> None:
+        run_dir = tools.node.run_dir(launch.kernel_id)
+        try:
+            self._make(launch, tools.node, run_dir)
+        except OSError as error:
+            raise LaunchFailed(self.name, f"{error.filename}: {error.strerror}.") from error
+
+    def _make(self, launch: Launch, node: Node, run_dir: Path) -> None:
+        home_dir = node.home_dir(launch.kernel_id)
+        node.make_private(run_dir)
+        node.make_private(home_dir)
+        for mount in launch.assignment.mounts:
+            point = home_dir / Path(mount.target).relative_to("/home/work")
+            point.mkdir(mode=0o755, parents=True, exist_ok=True)
+            node.give(point)
+        # An earlier generation's key stays, so that clients stay connected.
+        launch.key = launch.key or _stored_key(run_dir) or secrets.token_hex(32)
+
+    async def undo(self, kernel_id: str, tools: Tools) -> None:
+        await asyncio.to_thread(tools.node.remove, kernel_id)
+
+
+class Channels:
+    """Open the kernel's five channels on the relay; the same ones after a restart."""
+
+    name = "relay"
+
+    async def do(self, launch: Launch, tools: Tools) -> None:
+        prefix = tools.node.run_dir(launch.kernel_id) / _SOCKET_PREFIX
+        launch.endpoint = await tools.relay.open_kernel(
+            launch.kernel_id, str(prefix), launch.key
+        )
+
+    async def undo(self, kernel_id: str, tools: Tools) -> None:
+        await tools.relay.close_kernel(kernel_id)
+
+
+class Container:
+    """Create and start the container, or the sandboxed process."""
+
+    name = "container"
+
+    async def do(self, launch: Launch, tools: Tools) -> None:
+        assert launch.image is not None
+        runtime = tools.runtimes[launch.image.runtime]
+        run_dir, home_dir = (
+            tools.node.run_dir(launch.kernel_id),
+            tools.node.home_dir(launch.kernel_id),
+        )
+        inside = runtime.inside(run_dir, home_dir)
+        connection_file = f"{inside.run_dir}/{_CONNECTION_FILE}"
+        content = ipc_connection(f"{inside.run_dir}/{_SOCKET_PREFIX}", launch.key)
+        _write_private(run_dir / _CONNECTION_FILE, json.dumps(content), tools.node)
+        assignment = launch.assignment
+        spec = ContainerSpec(
+            kernel_id=launch.kernel_id,
+            session_id=assignment.session_id,
+            generation=assignment.generation,
+            image=launch.image,
+            argv=tuple(a.replace("{connection_file}", connection_file) for a in assignment.argv),
+            env=assignment.env,
+            limits=assignment.limits,
+            mounts=assignment.mounts,
+            workdir=assignment.workdir,
+            run_dir=run_dir,
+            home_dir=home_dir,
+            uid=tools.node.uid,
+            gid=tools.node.gid,
+            hostname=assignment.hostname,
+        )
+        await runtime.start(spec)
+
+    async def undo(self, kernel_id: str, tools: Tools) -> None:
+        for runtime in tools.runtimes.values():
+            await runtime.stop(kernel_id, grace_s=tools.stop_grace_s)
+
+
+class Answer:
+    """Wait until the kernel answers through the relay, as its clients will ask it."""
+
+    name = "answer"
+
+    async def do(self, launch: Launch, tools: Tools) -> None:
+        await race(
+            tools.ask(launch.connection, timeout_s=tools.answer_timeout_s),
+            _trouble(launch, tools),
+        )
+
+    async def undo(self, kernel_id: str, tools: Tools) -> None:
+        """Nothing stays behind from asking."""
+
+
+STEPS: tuple[Step, ...] = (Directories(), Channels(), Container(), Answer())
+
+
+async def run_steps(launch: Launch, tools: Tools, on_step: Callable[[str], None]) -> None:
+    """Take the kernel from nothing, or from its last generation, to its first answer.
+
+    Raises ``LaunchFailed`` naming the step, with nothing left behind.
+    """
+    for step in STEPS:
+        on_step(step.name)
+        try:
+            if launch.abandoned:
+                raise LaunchFailed(step.name, "Its end was asked for while it started.")
+            await step.do(launch, tools)
+        except BackendError as error:
+            log_tail = await _log_tail(launch, tools)
+            await dismantle(launch.kernel_id, tools)
+            if isinstance(error, LaunchFailed):
+                error.log_tail = error.log_tail or log_tail
+                raise
+            raise LaunchFailed(step.name, str(error), log_tail) from error
+
+
+async def dismantle(kernel_id: str, tools: Tools) -> None:
+    """Undo every step in reverse; succeeds if nothing of the kernel exists."""
+    for step in reversed(STEPS):
+        await step.undo(kernel_id, tools)
+
+
+async def exited(launch: Launch, tools: Tools) -> Exit | None:
+    """Return why the program of this generation is not running, or None if it is."""
+    assert launch.image is not None
+    runtime = tools.runtimes[launch.image.runtime]
+    state = next((s for s in await runtime.list() if s.kernel_id == launch.kernel_id), None)
+    if state is None:
+        return Exit(
+            reason=ExitReason.EXITED,
+            message="The kernel's container was removed by somebody else.",
+        )
+    if state.exit_code is None:
+        return None
+    return explain_exit(
+        exit_code=state.exit_code,
+        oom_killed=state.oom_killed,
+        limits=launch.assignment.limits,
+        log_tail=await _log_tail(launch, tools),
+        asked_to=launch.last_signal,
+    )
+
+
+async def _trouble(launch: Launch, tools: Tools) -> None:
+    """Raise ``LaunchFailed`` as soon as waiting for an answer has become pointless."""
+    while True:
+        await launch.disturbed.wait()
+        launch.disturbed.clear()
+        if launch.abandoned:
+            raise LaunchFailed("answer", "Its end was asked for while it started.")
+        if (ending := await exited(launch, tools)) is not None:
+            raise LaunchFailed(
+                "answer",
+                f"It ended before it answered. {with_last_lines(ending)}",
+                ending.log_tail,
+            )
+
+
+async def _log_tail(launch: Launch, tools: Tools) -> str:
+    if launch.image is None:
+        return ""
+    runtime = tools.runtimes[launch.image.runtime]
+    try:
+        return await runtime.log_tail(launch.kernel_id, max_bytes=LOG_TAIL_BYTES)
+    except RuntimeFailed:
+        return ""  # there may be no container, hence no log, when a step has failed
+
+
+def _stored_key(run_dir: Path) -> str:
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return str(json.loads((run_dir / _CONNECTION_FILE).read_text())["key"])
+    return ""
+
+
+def _write_private(path: Path, content: str, node: Node) -> None:
+    """Write a file that only its kernel can read; it holds the message key."""
+    partial = path.with_suffix(".partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(content)
+    node.give(partial)
+    partial.rename(path)

@@ -1,0 +1,73 @@
+"""What one node is: its directories, the identity of its kernels, its capacity."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+from backendai_jupyter.domain.resources import Slots
+
+_CGROUP_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Where an agent keeps what belongs to its kernels, and as whom they run.
+
+    ``run_root`` must be short: a socket's path may have 107 bytes.  A privileged agent runs
+    kernels as ``uid:gid``, any other as itself.
+    """
+
+    run_root: Path
+    scratch_root: Path
+    uid: int
+    gid: int
+
+    def run_dir(self, kernel_id: str) -> Path:
+        return self.run_root / kernel_id.replace("-", "")[:16]
+
+    def home_dir(self, kernel_id: str) -> Path:
+        return self.scratch_root / kernel_id
+
+    def make_private(self, path: Path) -> None:
+        """Make ``path`` a directory that only its kernel (and root) can enter."""
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.give(path)
+
+    def give(self, path: Path) -> None:
+        """Hand ``path`` to the kernels' user."""
+        if os.geteuid() == 0:
+            os.chown(path, self.uid, self.gid)
+
+    def remove(self, kernel_id: str) -> None:
+        """Remove a kernel's directories; succeeds if they are gone."""
+        shutil.rmtree(self.run_dir(kernel_id), ignore_errors=True)
+        shutil.rmtree(self.home_dir(kernel_id), ignore_errors=True)
+
+
+def kernel_identity(uid: int) -> tuple[int, int]:
+    """Return the ``(uid, gid)`` of kernels: never root; an unprivileged agent's own."""
+    if os.geteuid() == 0:
+        return uid, uid
+    return os.geteuid(), os.getegid()
+
+
+def measure_capacity(*, cpu_overcommit: float, mem_reserve_bytes: int) -> Slots:
+    """Return what this node can give to kernels, as the agent's own limits allow it."""
+    cpus = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in filter(Path.exists, _CGROUP_LIMITS):
+        text = limit.read_text().strip()
+        memory = min(memory, int(text)) if text.isdigit() else memory
+    return Slots(
+        {
+            "cpu": Decimal(cpus) * Decimal(str(cpu_overcommit)),
+            "mem": max(memory - mem_reserve_bytes, 0),
+        }
+    )

@@ -1,0 +1,1 @@
+"""The process that forwards Jupyter's five channels between clients and kernels."""

@@ -1,0 +1,203 @@
+"""What must be said beside the forwarded messages of one kernel, in one thread.
+
+The messages themselves go through C-level proxies; this thread gets copies of the shell
+channel, and has a second way into two back-ends.  It
+
+* answers CurveZMQ handshakes (``zap.py``),
+* welcomes every new iopub subscriber in the kernel's name, as the protocol says since 5.4;
+  a kernel behind a relay sees one subscriber only, the relay,
+* tells the people who watch a kernel what happened to it (``notify``), and gives the cells
+  of a dead kernel the answers that it can no longer give.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import struct
+import threading
+from collections.abc import Mapping
+
+import zmq
+
+from backendai_jupyter.agent.relay.cells import Cell, Cells
+from backendai_jupyter.agent.relay.messages import Signer
+from backendai_jupyter.agent.relay.zap import Doorkeeper
+
+COPIES = "inproc://copies"  # the shell proxy writes all that it forwards
+NEWS = "inproc://news"  # the iopub back-end subscribes to it beside the kernel
+REPLIES = "inproc://replies"  # the shell back-end receives from it beside the kernel
+MONITOR = "inproc://monitor"  # events of the shell back-end
+ORDERS = "inproc://orders"
+
+_DEATH = "KernelDied"
+_COPIES_PER_TURN = 1_000  # a flood on the shell channel must not keep new clients out
+_MAX_HEADER_BYTES = 65_536
+
+log = logging.getLogger(__name__)
+
+
+class Attendant:
+    """Owns its sockets from construction until ``close`` has joined its thread."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        kernel_id: str,
+        signer: Signer,
+        public_key: bytes,
+    ) -> None:
+        self._kernel_id = kernel_id
+        self._signer = signer
+        self._cells = Cells()
+        self._own_session = os.urandom(16).hex()
+        self._doorkeeper = Doorkeeper(context, public_key)
+        self._copies = _bound(context, zmq.PAIR, COPIES)
+        self._news = _bound(context, zmq.XPUB, NEWS, {zmq.XPUB_VERBOSE: 1})
+        # One message deep: the shell back-end must never choose it for a request.
+        self._replies = _bound(context, zmq.DEALER, REPLIES, {zmq.RCVHWM: 1})
+        self._monitor = _bound(context, zmq.PAIR, None)
+        self._monitor.connect(MONITOR)
+        self._orders = _bound(context, zmq.PAIR, ORDERS)
+        self._orders_in = _bound(context, zmq.PAIR, None)
+        self._orders_in.connect(ORDERS)
+        self._thread = threading.Thread(
+            target=self._run, name=f"attendant {kernel_id}", daemon=True
+        )
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def notify(self, text: str, *, dead: bool) -> None:
+        """Publish ``text`` soon; call it from one thread only."""
+        self._orders_in.send(json.dumps({"text": text, "dead": dead}).encode())
+
+    def close(self) -> None:
+        """End the thread and close every socket; carry out earlier orders first."""
+        if self._thread.is_alive():
+            self._orders_in.send(b"")
+            self._thread.join()
+        for socket in (
+            self._doorkeeper.socket,
+            self._copies,
+            self._news,
+            self._replies,
+            self._monitor,
+            self._orders,
+            self._orders_in,
+        ):
+            socket.close()
+
+    def _run(self) -> None:
+        try:
+            self._attend()
+        except Exception:  # the end of a thread must be seen
+            log.exception("the attendant of kernel %s died; no new client gets in", self._kernel_id)
+
+    def _attend(self) -> None:
+        duties = {
+            self._doorkeeper.socket: self._doorkeeper.answer,
+            self._monitor: self._read_event,
+            self._copies: self._read_copies,
+            self._news: self._welcome,
+        }
+        poller = zmq.Poller()
+        for socket in (*duties, self._orders):
+            poller.register(socket, zmq.POLLIN)
+        while True:
+            ready = dict(poller.poll())
+            for socket, duty in duties.items():
+                if socket in ready:
+                    duty()
+            if self._orders in ready:
+                order = self._orders.recv()
+                if not order:
+                    return
+                self._carry_out(**json.loads(order))
+
+    def _read_copies(self) -> None:
+        for _ in range(_COPIES_PER_TURN):
+            try:
+                # Not copied: a comm message may carry hundreds of megabytes in its last frames.
+                frames = self._copies.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            self._cells.observe([f.bytes if len(f) < _MAX_HEADER_BYTES else b"" for f in frames])
+
+    def _read_event(self) -> None:
+        event, _ = struct.unpack("=hi", self._monitor.recv_multipart()[0])
+        if event == zmq.EVENT_CONNECTED:
+            self._cells.kernel_connected()
+        elif event == zmq.EVENT_DISCONNECTED:
+            self._read_copies()  # what it still answered came before its end
+            self._cells.kernel_disconnected()
+
+    def _welcome(self) -> None:
+        change = self._news.recv()
+        # Before its first reply the kernel's session is unknown, and its own welcome is due.
+        if change[:1] == b"\x01" and self._cells.connected and self._cells.session:
+            topic = change[1:]
+            content = {"subscription": topic.decode(errors="replace")}
+            self._publish("iopub_welcome", content, topic=topic)
+
+    def _carry_out(self, *, text: str, dead: bool) -> None:
+        waiting = self._cells.waiting()
+        parent = waiting[0].header if waiting else b"{}"
+        line = text if text.endswith("\n") else f"{text}\n"
+        self._publish("stream", {"name": "stderr", "text": line}, parent=parent)
+        if not dead:
+            return
+        for cell in waiting[:1]:
+            self._end(cell, text)
+        for cell in waiting[1:]:  # queued behind it and never begun
+            self._reply(cell, {"status": "aborted"})
+        self._cells.forget()
+
+    def _end(self, cell: Cell, text: str) -> None:
+        error = {"ename": _DEATH, "evalue": text, "traceback": [text]}
+        self._publish("error", error, parent=cell.header)
+        self._reply(cell, {"status": "error", "execution_count": 0, **error})
+
+    def _reply(self, cell: Cell, content: dict[str, object]) -> None:
+        reply = self._signer.build(
+            "execute_reply", content, session=self._session, parent=cell.header
+        )
+        self._replies.send_multipart([*cell.route, *reply])
+        self._publish("status", {"execution_state": "idle"}, parent=cell.header)
+
+    def _publish(
+        self,
+        msg_type: str,
+        content: Mapping[str, object],
+        *,
+        parent: bytes = b"{}",
+        topic: bytes | None = None,
+    ) -> None:
+        frames = self._signer.build(msg_type, content, session=self._session, parent=parent)
+        if topic is None:
+            topic = f"kernel.{self._kernel_id}.{msg_type}".encode()
+        self._news.send_multipart([topic, *frames] if topic else frames)
+
+    @property
+    def _session(self) -> str:
+        return self._cells.session or self._own_session
+
+
+def _bound(
+    context: zmq.Context[zmq.Socket[bytes]],
+    kind: int,
+    address: str | None,
+    options: dict[int, int] | None = None,
+) -> zmq.Socket[bytes]:
+    socket = context.socket(kind)
+    for option, value in {
+        zmq.LINGER: 0,
+        zmq.SNDHWM: 0,
+        zmq.RCVHWM: 0,
+        **(options or {}),
+    }.items():
+        socket.setsockopt(option, value)
+    if address is not None:
+        socket.bind(address)
+    return socket

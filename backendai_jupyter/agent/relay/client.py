@@ -1,0 +1,231 @@
+"""The agent's side of the relay process: starts it, finds it again, asks it."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from backendai_jupyter.agent.relay.layout import MAX_SOCKET_PATH_BYTES, listens
+from backendai_jupyter.agent.relay.process import MAX_LINE_BYTES, PROTOCOL
+from backendai_jupyter.domain.wire import Connection
+from backendai_jupyter.errors import RelayFailed
+from backendai_jupyter.supervisor import Supervisor
+
+_START_TIMEOUT_S = 20.0
+_REQUEST_TIMEOUT_S = 20.0
+_LOST = "The relay process has ended; the channels of this node's kernels are cut."
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where stock Jupyter clients reach a kernel; the same for the kernel's whole life."""
+
+    ip: str
+    shell_port: int
+    iopub_port: int
+    stdin_port: int
+    control_port: int
+    hb_port: int
+    curve_publickey: str
+    curve_secretkey: str = field(repr=False)
+
+    def connection(self, key: str) -> Connection:
+        """Return the content of a client's connection file."""
+        return Connection(
+            ip=self.ip,
+            shell_port=self.shell_port,
+            iopub_port=self.iopub_port,
+            stdin_port=self.stdin_port,
+            control_port=self.control_port,
+            hb_port=self.hb_port,
+            key=key,
+            curve_publickey=self.curve_publickey,
+            curve_secretkey=self.curve_secretkey,
+        )
+
+
+class RelayClient:
+    """Talks to the one relay that listens on ``control``, for the agent that owns it.
+
+    ``bind`` is the address that clients will use.  With an ``orphan_command`` the relay
+    becomes that command when this process dies without ``close``; without one it serves on
+    and waits for the next agent.  ``on_lost`` is called once if the relay ends by itself.
+    Every method raises ``RelayFailed``, with a sentence, when the relay refuses or is gone.
+    """
+
+    def __init__(
+        self,
+        control: Path,
+        *,
+        bind: str = "127.0.0.1",
+        orphan_command: Sequence[str] | None = None,
+        on_lost: Callable[[], None] | None = None,
+    ) -> None:
+        self.pid = 0  # of the relay, once open
+        self._control = control.absolute()
+        self._bind = bind
+        self._orphan_command = orphan_command
+        self._on_lost = on_lost
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._writer: asyncio.StreamWriter | None = None
+        self._closing = False
+        self._gone = asyncio.Event()
+        self._supervisor = Supervisor()
+
+    async def open(self) -> None:
+        """Connect to the relay; start it first if there is none."""
+        await asyncio.to_thread(_ensure_running, self._control, self._orphan_command)
+        try:
+            reader, self._writer = await asyncio.open_unix_connection(
+                self._control, limit=MAX_LINE_BYTES
+            )
+        except OSError as error:
+            raise RelayFailed(f"The relay does not accept connections: {error}.") from error
+        self._supervisor.task("relay replies", self._read_replies(reader))
+        answer = await self._ask("own")
+        self.pid = answer["pid"]
+        if answer["protocol"] != PROTOCOL:
+            raise RelayFailed(
+                f"The relay that runs here (process {self.pid}) is of another version; "
+                "end this node's kernels, then stop it."
+            )
+
+    async def open_kernel(self, kernel_id: str, ipc_prefix: str, key: str) -> Endpoint:
+        """Open the kernel's channels; if they are open already, return the same endpoint.
+
+        The kernel program may come before or after this and may come again; a request
+        sent meanwhile waits for it.  A new ``ipc_prefix`` is followed.
+        """
+        answer = await self._ask(
+            "open", kernel_id=kernel_id, ipc_prefix=ipc_prefix, key=key, bind=self._bind
+        )
+        return Endpoint(**{name: answer[name] for name in Endpoint.__slots__})
+
+    async def close_kernel(self, kernel_id: str) -> None:
+        """Cut the kernel's channels and free its ports; succeed if they are not open."""
+        await self._ask("close", kernel_id=kernel_id)
+
+    async def kernels(self) -> list[str]:
+        """Return the ids of all kernels whose channels are open."""
+        answer = await self._ask("list")
+        return list(answer["kernels"])
+
+    async def notify(self, kernel_id: str, text: str, *, dead: bool = False) -> None:
+        """Show ``text`` to whoever watches the kernel, under the cell that runs, if any.
+
+        With ``dead`` that cell ends with an error and those queued behind it as aborted.
+        """
+        await self._ask("notify", kernel_id=kernel_id, text=text, dead=dead)
+
+    async def close(self, *, stop: bool) -> None:
+        """End the relay with all its channels, or leave it to the next agent."""
+        self._closing = True
+        if self._writer is None:
+            return
+        try:
+            await self._ask("stop" if stop else "detach")
+            if stop:
+                await self._until_gone()
+        finally:
+            await self._supervisor.close()
+            self._writer.close()
+            self._writer = None
+
+    async def _ask(self, op: str, **arguments: Any) -> dict[str, Any]:
+        if self._writer is None or self._writer.is_closing():
+            raise RelayFailed(_LOST)
+        request_id = next(self._ids)
+        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._waiting[request_id] = future
+        try:
+            line = json.dumps({"id": request_id, "op": op, **arguments})
+            self._writer.write(line.encode() + b"\n")
+            async with asyncio.timeout(_REQUEST_TIMEOUT_S):
+                answer = await future
+        except TimeoutError as error:
+            raise RelayFailed(f"The relay did not answer {op!r} in time.") from error
+        finally:
+            self._waiting.pop(request_id, None)
+        if "error" in answer:
+            raise RelayFailed(answer["error"])
+        return answer
+
+    async def _read_replies(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while line := await reader.readline():
+                answer = json.loads(line)
+                future = self._waiting.get(answer["id"])
+                if future is not None and not future.done():
+                    future.set_result(answer)
+        except ConnectionError:
+            pass  # the same as its orderly end: it is gone
+        finally:
+            self._lose()
+
+    def _lose(self) -> None:
+        self._gone.set()
+        if self._writer is not None:
+            self._writer.close()
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(RelayFailed(_LOST))
+        if self._on_lost is not None and not self._closing:
+            self._on_lost()
+
+    async def _until_gone(self) -> None:
+        try:
+            async with asyncio.timeout(_REQUEST_TIMEOUT_S):
+                await self._gone.wait()
+        except TimeoutError as error:
+            raise RelayFailed(f"The relay (process {self.pid}) does not end.") from error
+
+
+def _ensure_running(control: Path, orphan_command: Sequence[str] | None) -> None:
+    """Return when a relay listens; of several callers at a time one starts it."""
+    if len(os.fsencode(control)) > MAX_SOCKET_PATH_BYTES:
+        raise RelayFailed(
+            f"{control} has more than {MAX_SOCKET_PATH_BYTES} bytes, too many for a socket; "
+            "choose a shorter state directory for the agent."
+        )
+    control.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock_fd = os.open(f"{control}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX)
+        if not listens(control):
+            _start(control, orphan_command)
+    finally:
+        os.close(lock_fd)
+
+
+def _start(control: Path, orphan_command: Sequence[str] | None) -> None:
+    command = [sys.executable, "-m", __package__, "--control", str(control)]
+    if orphan_command is not None:
+        command += ["--orphan-command", json.dumps(list(orphan_command))]
+    log_path = f"{control}.log"
+    log_fd = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        done = subprocess.run(  # returns at once: the relay goes to the background
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log_fd,
+            stderr=log_fd,
+            start_new_session=True,
+            timeout=_START_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise RelayFailed(f"The relay process did not start: {error}.") from error
+    finally:
+        os.close(log_fd)
+    if done.returncode != 0:
+        raise RelayFailed(f"The relay process did not start; {log_path} says why.")

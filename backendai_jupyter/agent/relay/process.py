@@ -1,0 +1,148 @@
+"""The relay process: a control socket for agents, and the channels of many kernels.
+
+An agent sends one JSON object per line and gets one back with the same ``id``: either
+``"ok": true`` and the result, or ``error``, a sentence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from backendai_jupyter.agent.relay.channels import KernelChannels
+from backendai_jupyter.errors import RelayFailed
+
+PROTOCOL = 1  # raised when an older agent could no longer talk to this process
+MAX_LINE_BYTES = 16 << 20
+
+_OWNER_DEADLINE_S = 30.0  # an agent that dies just after it started us never says ``own``
+_DRAIN_S = 0.02  # for what is between a kernel's socket and its clients'
+
+log = logging.getLogger(__name__)
+
+Request = dict[str, Any]
+
+
+class RelayProcess:
+    """Serves until ``stop``, or until its owner is lost when ``keep_orphans`` is off."""
+
+    def __init__(self, control: Path, *, keep_orphans: bool) -> None:
+        self.orphaned = False
+        self._control = control
+        self._keep_orphans = keep_orphans
+        self._kernels: dict[str, KernelChannels] = {}
+        self._owner: asyncio.StreamWriter | None = None
+        self._ended = asyncio.Event()
+        self._operations: dict[str, Callable[[Request], Awaitable[Request]]] = {
+            "open": self._open,
+            "close": self._close,
+            "list": self._list,
+            "notify": self._notify,
+        }
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Listen, call ``ready``, serve, and leave no kernel open."""
+        former_umask = os.umask(0o177)  # the socket is never open to others, not even at first
+        try:
+            server = await asyncio.start_unix_server(
+                self._serve, self._control, limit=MAX_LINE_BYTES
+            )
+        finally:
+            os.umask(former_umask)
+        if not self._keep_orphans:
+            asyncio.get_running_loop().call_later(_OWNER_DEADLINE_S, self._miss_owner)
+        ready()
+        await self._ended.wait()
+        server.close()
+        self._control.unlink(missing_ok=True)
+        closing = [self._close({"kernel_id": kernel_id}) for kernel_id in self._kernels]
+        await asyncio.gather(*closing)
+
+    def stop(self) -> None:
+        """Make ``run`` return soon."""
+        self._ended.set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await reader.readline():
+                writer.write(json.dumps(await self._answer(line, writer)).encode() + b"\n")
+                await writer.drain()
+        except (ConnectionError, ValueError):  # it left, or sent a line without an end
+            log.warning("a control connection broke off")
+        finally:
+            if self._owner is writer:
+                self._owner = None
+                self._miss_owner()
+            writer.close()
+
+    def _miss_owner(self) -> None:
+        if self._owner is None and not self._keep_orphans and not self._ended.is_set():
+            log.warning("the agent has gone without a word; ending its kernels' channels")
+            self.orphaned = True
+            self._ended.set()
+
+    async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> Request:
+        request: Request = {}
+        try:
+            request = json.loads(line)
+            result = await self._perform(request, writer)
+        except RelayFailed as error:
+            return {"id": request.get("id"), "error": str(error)}
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            log.warning("malformed request: %s", type(error).__name__)
+            request = request if isinstance(request, dict) else {}
+            return {"id": request.get("id"), "error": "The relay does not understand the request."}
+        except Exception:  # one request that fails must not end the others
+            log.exception("request %s failed", request.get("op"))
+            return {"id": request.get("id"), "error": "The relay failed; its log says why."}
+        return {"id": request.get("id"), "ok": True, **result}
+
+    async def _perform(self, request: Request, writer: asyncio.StreamWriter) -> Request:
+        match request["op"]:
+            case "own":  # the latest wins: an agent that hangs is replaced by its successor
+                self._owner = writer
+                return {"protocol": PROTOCOL, "pid": os.getpid()}
+            case "detach":
+                self._owner = None if self._owner is writer else self._owner
+                return {}
+            case "stop":
+                self.stop()
+                return {}
+            case op:
+                return await self._operations[op](request)
+
+    async def _open(self, request: Request) -> Request:
+        kernel_id, prefix = request["kernel_id"], request["ipc_prefix"]
+        kernel = self._kernels.get(kernel_id)
+        if kernel is None:
+            kernel = KernelChannels(kernel_id, prefix, request["key"], request["bind"])
+            self._kernels[kernel_id] = kernel
+        elif (kernel.key, kernel.bind) != (request["key"], request["bind"]):
+            raise RelayFailed(
+                f"Kernel {kernel_id} is open with another key or address; close it first."
+            )
+        elif kernel.ipc_prefix != prefix:
+            kernel.move_to(prefix)
+        return kernel.endpoint()
+
+    async def _close(self, request: Request) -> Request:
+        kernel = self._kernels.pop(request["kernel_id"], None)
+        if kernel is not None:
+            await asyncio.sleep(_DRAIN_S)
+            await asyncio.to_thread(kernel.close)
+        return {}
+
+    async def _list(self, _request: Request) -> Request:
+        return {"kernels": sorted(self._kernels)}
+
+    async def _notify(self, request: Request) -> Request:
+        kernel = self._kernels.get(request["kernel_id"])
+        if kernel is None:
+            raise RelayFailed(f"Kernel {request['kernel_id']} has no channels in this relay.")
+        kernel.notify(request["text"], dead=request["dead"])
+        return {}

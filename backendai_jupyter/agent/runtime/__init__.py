@@ -1,0 +1,1 @@
+"""How one node runs kernel programs: containers, or sandboxed processes."""

@@ -1,0 +1,111 @@
+"""What the agent needs from a container runtime, and nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from backendai_jupyter.domain.resources import Slots
+from backendai_jupyter.domain.wire import Image, Mount
+
+HOME = "/home/work"  # the kernel's home directory inside the container
+RUN_DIR = "/run/backendai"  # where it finds its connection file and its sockets
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """One kernel program to run, with every path already decided.
+
+    ``run_dir`` (connection file, ipc sockets) and ``home_dir`` exist on the host, belong
+    to ``uid:gid`` and are shown inside at ``Inside.run_dir`` and ``Inside.home``.
+    """
+
+    kernel_id: str
+    session_id: str
+    generation: int
+    image: Image
+    argv: tuple[str, ...]  # complete: no placeholder left
+    env: dict[str, str]
+    limits: Slots
+    mounts: tuple[Mount, ...]
+    workdir: str  # as seen inside
+    run_dir: Path
+    home_dir: Path
+    uid: int
+    gid: int
+    hostname: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerState:
+    kernel_id: str
+    generation: int
+    container_id: str
+    exit_code: int | None  # None while it runs; 128 + n for signal n
+    oom_killed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """Where a kernel sees its own directories."""
+
+    run_dir: str
+    home: str
+
+
+class KernelRuntime(Protocol):
+    """Start, signal, stop and list the kernel programs of one agent.
+
+    All methods are idempotent and keyed by ``kernel_id``, which the runtime stores on the
+    container itself (a label, a state file): after a restart of the agent ``list`` is the
+    truth and the agent's memory is not.  No method blocks the event loop.
+    """
+
+    name: str  # ``docker`` or ``process``; an Image carries it
+
+    async def open(self) -> None:
+        """Get ready; raises ``RuntimeFailed`` with what to do when it cannot."""
+        ...
+
+    async def close(self) -> None:
+        """Release resources of this process; kernels keep running."""
+        ...
+
+    async def images(self) -> tuple[Image, ...]: ...
+
+    def inside(self, spec_run_dir: Path, spec_home_dir: Path) -> Inside:
+        """Return where a kernel with these host directories will see them."""
+        ...
+
+    async def start(self, spec: ContainerSpec) -> ContainerState:
+        """Create and start; return the existing one if this generation already exists.
+
+        Raises ``RuntimeFailed`` if it is refused, with nothing left behind.
+        """
+        ...
+
+    async def signal(self, kernel_id: str, signum: int) -> None:
+        """Deliver a signal to the kernel program; succeed if it is already gone."""
+        ...
+
+    async def stop(self, kernel_id: str, *, grace_s: float) -> None:
+        """SIGTERM, SIGKILL after ``grace_s`` seconds, remove; succeed if already gone."""
+        ...
+
+    async def list(self) -> list[ContainerState]:
+        """Return every container this agent owns, dead ones included."""
+        ...
+
+    async def log_tail(self, kernel_id: str, *, max_bytes: int) -> str:
+        """Return the end of what the program wrote to stdout and stderr."""
+        ...
+
+    def exits(self) -> AsyncIterator[str]:
+        """Yield the id of a kernel soon after its program ended; a hint, may miss some."""
+        ...
+
+    def notes(self) -> tuple[str, ...]:
+        """What this runtime cannot enforce here, one sentence each; known after ``open``."""
+        ...

@@ -1,0 +1,173 @@
+"""The directory that says all about one kernel process; an agent that restarts reads it.
+
+============  =============================================================================
+state.json    which kernel and generation this is, written before anything is started
+keeper        pid and start time of the keeper, written by the keeper
+child         pid of what the keeper started: the sandbox, or the kernel program itself
+sandbox.json  pid of the sandbox's first process, written by bubblewrap
+exit          how the program ended, written by the keeper as its last act
+log, log.1    the end of what the program wrote
+etc, tmp      files and directories shown inside the sandbox
+============  =============================================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+KILLED = 128 + signal.SIGKILL
+
+
+@dataclass(frozen=True, slots=True)
+class KernelDir:
+    """One kernel's directory; every method blocks for a moment."""
+
+    path: Path
+    kernel_id: str
+    generation: int
+    container_id: str
+
+    @classmethod
+    def create(cls, path: Path, kernel_id: str, generation: int, container_id: str) -> KernelDir:
+        path.mkdir(mode=0o700)
+        (path / "log").touch(mode=0o600)
+        state = {
+            "kernel_id": kernel_id,
+            "generation": generation,
+            "container_id": container_id,
+        }
+        (path / "state.new").write_text(json.dumps(state))
+        (path / "state.new").rename(path / "state.json")
+        return cls(path, **state)
+
+    @classmethod
+    def read(cls, path: Path) -> KernelDir | None:
+        """Return what a directory describes, or None if its kernel was never started."""
+        try:
+            state = json.loads((path / "state.json").read_text())
+            return cls(path, state["kernel_id"], state["generation"], state["container_id"])
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def open_keeper(self) -> int | None:
+        """Return a pidfd of the keeper, or None if it is gone or never was."""
+        try:
+            pid, start_time = (self.path / "keeper").read_text().split()
+            pidfd = os.pidfd_open(int(pid))
+        except (OSError, ValueError):
+            return None
+        # Checked after opening: from here on the pid cannot become somebody else's.
+        if _stat_field(int(pid), 19) != start_time or _stat_field(int(pid), 0) == "Z":
+            os.close(pidfd)
+            return None
+        return pidfd
+
+    def exit_code(self) -> int:
+        """Return how the program ended; without a record it was killed with its keeper."""
+        try:
+            return int((self.path / "exit").read_text())
+        except (OSError, ValueError):
+            return KILLED
+
+    def send(self, signum: int) -> bool:
+        """Signal the kernel program's process group; False if there is no program."""
+        pid = self._program()
+        if pid is None:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            # As jupyter_client does for a local kernel: what it started is interrupted too.
+            if os.getpgid(pid) == pid:
+                os.killpg(pid, signum)
+            else:
+                os.kill(pid, signum)
+        return True
+
+    def kill_all(self) -> None:
+        """Kill everything the kernel consists of; the keeper sees it and ends."""
+        first = self._sandbox_init()  # Linux kills a PID space with its first process
+        with contextlib.suppress(ProcessLookupError):
+            if first is not None:
+                os.kill(first, signal.SIGKILL)
+            elif (child := self._child()) is not None:
+                os.killpg(child, signal.SIGKILL)
+
+    def log_tail(self, max_bytes: int) -> bytes:
+        text = b""
+        for name in ("log.1", "log"):
+            with contextlib.suppress(FileNotFoundError):
+                text += (self.path / name).read_bytes()
+        return text[max(0, len(text) - max_bytes) :]
+
+    def remove(self) -> None:
+        remove_tree(self.path)
+
+    def _child(self) -> int | None:
+        """Return the pid of what the keeper started, while the keeper lives."""
+        keeper = self.open_keeper()
+        if keeper is None:
+            return None
+        os.close(keeper)
+        try:
+            return int((self.path / "child").read_text())
+        except (OSError, ValueError):
+            return None
+
+    def _sandbox_init(self) -> int | None:
+        child = self._child()
+        try:
+            first = int(json.loads((self.path / "sandbox.json").read_text())["child-pid"])
+        except (OSError, ValueError, KeyError):
+            return None
+        # Its parent is ours, so it is the process that was meant.
+        return first if child is not None and _stat_field(first, 1) == str(child) else None
+
+    def _program(self) -> int | None:
+        if not (self.path / "sandbox.json").exists():
+            return self._child()
+        first = self._sandbox_init()
+        if first is None:
+            return None
+        # The sandbox's first process reaps orphans as well; the program is its pid 2.
+        return next((pid for pid in _children(first) if _inner_pid(pid) == 2), None)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory, also where a program took the right to do so from us."""
+    with contextlib.suppress(OSError):
+        shutil.rmtree(path)
+        return
+    for directory, _, _ in os.walk(path):
+        with contextlib.suppress(OSError):
+            os.chmod(directory, 0o700, follow_symlinks=True)
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path)
+
+
+def _stat_field(pid: int, index: int) -> str | None:
+    """Return a field of /proc/pid/stat, counted from the one after the name."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[index]
+    except (OSError, IndexError):
+        return None
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _inner_pid(pid: int) -> int | None:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return None
+    pids = next((line.split() for line in status.splitlines() if line.startswith("NSpid:")), [])
+    return int(pids[-1]) if pids else None

@@ -1,0 +1,60 @@
+"""The server extension: wires the backend into a Jupyter Server, and nothing else."""
+
+from __future__ import annotations
+
+from jupyter_server.extension.application import ExtensionApp
+from jupyter_server.files.handlers import FilesHandler
+from jupyter_server.serverapp import ServerApp
+
+from backendai_jupyter.config import BackendAI, BackendAIAgent
+from backendai_jupyter.contents.manager import VFolderContentsManager
+from backendai_jupyter.provisioning.backend import Backend
+from backendai_jupyter.provisioning.backends import BACKENDS
+from backendai_jupyter.provisioning.kernel_manager import (
+    BackendAIKernelManager,
+    BackendAIMappingKernelManager,
+)
+from backendai_jupyter.provisioning.kernelspecs import BackendAIKernelSpecManager
+from backendai_jupyter.web.routes import routes
+
+
+class BackendAIExtension(ExtensionApp):  # type: ignore[misc]
+    """Makes a Jupyter Server the manager of a Backend.AI cluster."""
+
+    name = "backendai_jupyter"
+    extension_url = "/lab"
+    load_other_extensions = True
+    classes = [BackendAI, BackendAIAgent]
+
+    backend: Backend
+
+    def _link_jupyter_server_extension(self, serverapp: ServerApp) -> None:
+        """Choose the server's managers; the only moment before they are made.
+
+        The backend starts here as well: contents and kernelspecs are asked for at once.
+        """
+        self.backend = Backend(serverapp.config)
+        self.backend.start()
+        BACKENDS.serve(self.backend)
+        serverapp.kernel_manager_class = BackendAIMappingKernelManager
+        serverapp.kernel_spec_manager_class = BackendAIKernelSpecManager
+        serverapp.contents_manager_class = VFolderContentsManager
+        manager_name = f"{BackendAIKernelManager.__module__}.{BackendAIKernelManager.__name__}"
+        serverapp.config.MappingKernelManager.kernel_manager_class = manager_name
+        serverapp.config.ContentsManager.files_handler_class = FilesHandler
+        super()._link_jupyter_server_extension(serverapp)
+
+    def initialize_settings(self) -> None:
+        self.settings["backendai_backend"] = self.backend
+
+    def initialize_handlers(self) -> None:
+        self.handlers.extend(routes)
+
+    async def stop_extension(self) -> None:
+        """End the kernels before the backend that they run on.
+
+        jupyter_server shuts kernels down only after its extensions.
+        """
+        await self.serverapp.kernel_manager.shutdown_all()
+        BACKENDS.serve(None)
+        await self.serverapp.io_loop.run_in_executor(None, self.backend.stop)

@@ -1,0 +1,39 @@
+"""The layout of the shared stores: who writes which key, who listens where."""
+
+from __future__ import annotations
+
+# Cluster store
+
+
+def assignments(agent_id: str) -> str:
+    """The prefix that an agent watches; managers write one key per kernel below it."""
+    return f"assignments/{agent_id}/"
+
+
+def assignment(agent_id: str, kernel_id: str) -> str:
+    return f"{assignments(agent_id)}{kernel_id}"
+
+
+# Live store
+
+REPORTS = "reports/"  # one key per agent, written by the agent, expires without heartbeats
+REPORT_HINTS = "hints/reports"  # message: agent id whose report changed
+
+
+def report(agent_id: str) -> str:
+    return f"{REPORTS}{agent_id}"
+
+
+def log_requests(agent_id: str) -> str:
+    """The channel on which an agent is asked for a kernel's log; message: kernel id."""
+    return f"hints/logs/{agent_id}"
+
+
+def log(kernel_id: str) -> str:
+    """Where the agent puts the end of a kernel's log when asked, for a minute."""
+    return f"logs/{kernel_id}"
+
+
+def log_hints(kernel_id: str) -> str:
+    """The channel on which the agent says that the log is there."""
+    return f"hints/log/{kernel_id}"

@@ -1,0 +1,143 @@
+"""The cluster and live stores of a single machine: the same semantics, in this process.
+
+Nothing here is thread-safe: all users live on one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from backendai_jupyter.cluster.protocols import Change, Entry, Listing
+from backendai_jupyter.errors import Conflict
+
+LOG_LENGTH = 10_000  # changes that a watch can still resume from
+
+
+class MemoryClusterStore:
+    """A ``ClusterStore`` with one revision counter, as etcd has."""
+
+    def __init__(self, *, log_length: int = LOG_LENGTH) -> None:
+        self._entries: dict[str, Entry] = {}
+        self._revision = 0
+        self._log: deque[Change] = deque(maxlen=log_length)
+        self._watchers: set[_Watcher] = set()
+
+    async def get(self, key: str) -> Entry | None:
+        return self._entries.get(key)
+
+    async def list(self, prefix: str) -> Listing:
+        found = (e for k, e in sorted(self._entries.items()) if k.startswith(prefix))
+        return Listing(tuple(found), self._revision)
+
+    async def put(self, key: str, value: str) -> int:
+        return self._change(key, value)
+
+    async def put_if(self, key: str, value: str, *, revision: int) -> bool:
+        current = self._entries.get(key)
+        if (current.revision if current else 0) != revision:
+            return False
+        self._change(key, value)
+        return True
+
+    async def delete(self, key: str) -> int:
+        if key in self._entries:
+            self._change(key, None)
+        return self._revision
+
+    @asynccontextmanager
+    async def watch(
+        self, prefix: str, *, after: int
+    ) -> AsyncIterator[AsyncIterator[Sequence[Change]]]:
+        """See ``ClusterStore.watch``; raises ``Conflict`` if ``after`` is forgotten."""
+        oldest = self._log[0].revision if self._log else self._revision + 1
+        if after + 1 < oldest:
+            raise Conflict(f"changes after revision {after} are forgotten; list and watch again")
+        watcher = _Watcher(prefix)
+        for change in self._log:
+            if change.revision > after:
+                watcher.tell(change)
+        self._watchers.add(watcher)
+        try:
+            yield watcher.batches()
+        finally:
+            self._watchers.discard(watcher)
+
+    def _change(self, key: str, value: str | None) -> int:
+        self._revision += 1
+        change = Change(key, value, self._revision)
+        if value is None:
+            del self._entries[key]
+        else:
+            self._entries[key] = Entry(key, value, self._revision)
+        self._log.append(change)
+        for watcher in self._watchers:
+            watcher.tell(change)
+        return self._revision
+
+
+class _Watcher:
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._queue: asyncio.Queue[Change] = asyncio.Queue()
+
+    def tell(self, change: Change) -> None:
+        if change.key.startswith(self._prefix):
+            self._queue.put_nowait(change)
+
+    async def batches(self) -> AsyncIterator[Sequence[Change]]:
+        while True:
+            batch = [await self._queue.get()]
+            while not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            yield batch
+
+
+class MemoryLiveStore:
+    """A ``LiveStore`` whose values expire by ``clock`` (seconds)."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._values: dict[str, tuple[str, float]] = {}  # value, expiry
+        self._subscribers: defaultdict[str, set[asyncio.Queue[str]]] = defaultdict(set)
+
+    async def put(self, key: str, value: str, *, ttl_s: float) -> None:
+        self._values[key] = (value, self._clock() + ttl_s)
+
+    async def get(self, key: str) -> str | None:
+        self._expire()
+        found = self._values.get(key)
+        return found[0] if found else None
+
+    async def list(self, prefix: str) -> dict[str, str]:
+        self._expire()
+        return {k: v for k, (v, _) in sorted(self._values.items()) if k.startswith(prefix)}
+
+    async def delete(self, key: str) -> None:
+        self._values.pop(key, None)
+
+    async def publish(self, channel: str, message: str) -> None:
+        for queue in self._subscribers.get(channel, ()):
+            queue.put_nowait(message)
+
+    @asynccontextmanager
+    async def subscribe(self, channel: str) -> AsyncIterator[AsyncIterator[str]]:
+        queue: asyncio.Queue[str] = asyncio.Queue()
+        self._subscribers[channel].add(queue)
+        try:
+            yield _drain(queue)
+        finally:
+            self._subscribers[channel].discard(queue)
+
+    def _expire(self) -> None:
+        now = self._clock()
+        for key in [k for k, (_, expiry) in self._values.items() if expiry <= now]:
+            del self._values[key]
+
+
+async def _drain(queue: asyncio.Queue[str]) -> AsyncIterator[str]:
+    while True:
+        yield await queue.get()

@@ -1,0 +1,193 @@
+"""Every setting, as traits: ``c.BackendAI...`` for managers, ``c.BackendAIAgent...`` for agents.
+
+Both sections are read from ``jupyter_server_config.py``, also by tools that run without a
+server (nbclient, papermill), so that one file configures a machine.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from jupyter_core.paths import jupyter_config_path, jupyter_data_dir
+from traitlets import Bool, Enum, Float, Int, List, TraitError, Unicode, default, validate
+from traitlets.config import Config, Configurable
+from traitlets.config.application import Application
+
+from backendai_jupyter.domain.resources import parse_size
+
+
+SECTIONS = ("BackendAI", "BackendAIAgent")
+
+
+class BackendAI(Configurable):
+    """The manager's settings."""
+
+    data_dir = Unicode(
+        help="""Directory of the embedded database, the virtual folders and kernels' scratch
+        space.  Default: ``backendai`` in the Jupyter data directory.""",
+    ).tag(config=True)
+
+    runtime_dir = Unicode(
+        help="""Directory for sockets.  Its path must be short, at most 50 bytes, because the
+        system limits socket paths to 107.  Default: below ``XDG_RUNTIME_DIR``, else below the
+        temporary directory.""",
+    ).tag(config=True)
+
+    database_url = Unicode(
+        help="""SQLAlchemy URL of the database.  Default: an SQLite file in ``data_dir``.""",
+    ).tag(config=True)
+
+    full_pass_s = Float(
+        2.0,
+        help="""Seconds between full passes of the scheduler, reconciler and observer.
+
+        Hints normally wake them within milliseconds; this bounds the delay when one is lost,
+        or when another process on this machine made the change.  Smaller reacts sooner and
+        costs a few queries per pass.""",
+    ).tag(config=True)
+
+    restart_grace_s = Float(
+        15.0,
+        help="""Seconds that a kernel whose program ended keeps its place, so that its owner
+        (JupyterLab does it by itself within 3 seconds) can start it again.  Larger holds the
+        slots of dead kernels longer.""",
+    ).tag(config=True)
+
+    start_timeout_s = Float(
+        0.0,
+        help="""Seconds after which a start that is not finished is given up, waiting for room
+        included.  0 waits as long as it takes.""",
+    ).tag(config=True)
+
+    hide_local_kernelspecs = Bool(
+        False,
+        help="""Whether kernels that would run outside of any agent, as plain processes of the
+        server, are hidden.""",
+    ).tag(config=True)
+
+    env_passthrough = List(
+        Unicode(),
+        help="""Names of variables of the server's environment that kernels receive.  Nothing
+        else of it reaches them.""",
+    ).tag(config=True)
+
+    mount_working_directory = Bool(
+        True,
+        help="""Whether a batch run (nbclient, papermill) that starts outside of all virtual
+        folders shows its working directory to the kernel, as a local kernel would see it.""",
+    ).tag(config=True)
+
+    @default("data_dir")
+    def _below_jupyter_data(self) -> str:
+        return str(Path(jupyter_data_dir()) / "backendai")
+
+    @default("runtime_dir")
+    def _short(self) -> str:
+        base = os.environ.get("XDG_RUNTIME_DIR", "")
+        if base and os.access(base, os.W_OK):
+            return str(Path(base) / "backendai")
+        return str(Path(tempfile.gettempdir()) / f"backendai-{os.geteuid()}")
+
+    @default("database_url")
+    def _sqlite(self) -> str:
+        return f"sqlite+aiosqlite:///{Path(self.data_dir) / 'backendai.sqlite'}"
+
+    @validate("runtime_dir")
+    def _leaves_room_for_sockets(self, proposal: Any) -> str:
+        if len(os.fsencode(proposal.value)) > 50:
+            raise TraitError("BackendAI.runtime_dir must be at most 50 bytes long")
+        return str(proposal.value)
+
+
+class BackendAIAgent(Configurable):
+    """The settings of the agent on this node."""
+
+    runtime = Enum(
+        ["auto", "docker", "process"],
+        default_value="auto",
+        help="""What runs kernels.  ``docker``: containers only.  ``process``: sandboxed
+        processes only.  ``auto``: a container where there is an engine with the image, else a
+        sandboxed process.""",
+    ).tag(config=True)
+
+    docker_url = Unicode(
+        help="""Address of the Docker engine.  Default: ``DOCKER_HOST``, else the engine's
+        standard socket.""",
+    ).tag(config=True)
+
+    docker_network = Unicode(
+        "bridge",
+        help="""Network of containers: ``bridge``, ``none`` or the name of a Docker network.
+        Channels need no network, so ``none`` gives working kernels that reach nothing.""",
+    ).tag(config=True)
+
+    relay_bind = Unicode(
+        "127.0.0.1",
+        help="""Address of this node on which managers reach its kernels' channels.""",
+    ).tag(config=True)
+
+    cpu_overcommit = Float(
+        8.0,
+        help="""How many ``cpu`` slots a processor core offers.  Notebooks idle most of the
+        time; larger lets more kernels in, smaller gives each one more certainty.""",
+    ).tag(config=True)
+
+    mem_reserve = Unicode(
+        "1g",
+        help="""Memory of the node that is not offered to kernels, e.g. ``2g``.""",
+    ).tag(config=True)
+
+    pids_limit = Int(
+        1024,
+        help="""Processes and threads that one kernel may have.""",
+    ).tag(config=True)
+
+    kernel_uid = Int(
+        1000,
+        help="""User and group id as which a privileged agent runs kernels; never 0.  An
+        unprivileged agent runs them as itself.""",
+    ).tag(config=True)
+
+    answer_timeout_s = Float(
+        60.0,
+        help="""Seconds that a started kernel program may take until its first answer.""",
+    ).tag(config=True)
+
+    stop_grace_s = Float(
+        2.0,
+        help="""Seconds between SIGTERM and SIGKILL when a kernel is ended by force.""",
+    ).tag(config=True)
+
+    heartbeat_s = Float(
+        3.0,
+        help="""Seconds between reports when nothing changes.  An agent that is silent for four
+        of them counts as lost.""",
+    ).tag(config=True)
+
+    @validate("mem_reserve")
+    def _is_a_size(self, proposal: Any) -> str:
+        try:
+            parse_size(proposal.value)
+        except ValueError as error:
+            raise TraitError(f"BackendAIAgent.mem_reserve: {error}") from None
+        return str(proposal.value)
+
+    @validate("kernel_uid")
+    def _is_not_root(self, proposal: Any) -> int:
+        if proposal.value <= 0:
+            raise TraitError("BackendAIAgent.kernel_uid must be above 0: kernels never run as root")
+        return int(proposal.value)
+
+
+def load_files() -> Config:
+    """Return our two sections of the Jupyter Server's config files, for use without a server."""
+    merged = Config()
+    loaded = Application._load_config_files(  # noqa: SLF001 - how JupyterApp itself reads them
+        "jupyter_server_config", path=jupyter_config_path()
+    )
+    for config, _file in loaded:
+        merged.merge({name: config[name] for name in SECTIONS if name in config})
+    return merged

@@ -1,0 +1,136 @@
+"""What a person may ask for beside a kernel: the ``backendai`` object.
+
+The same object comes with ``POST /api/kernels`` and ``POST /api/sessions``, stands in a
+notebook's metadata, and is spelled out in ``BACKENDAI_*`` variables for tools that have no
+server.  Each such source is a layer; later layers win, slot by slot and variable by
+variable.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from backendai_jupyter.domain.resources import Slots
+from backendai_jupyter.domain.vfolders import check_name
+from backendai_jupyter.errors import InvalidInput
+
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OWN_PREFIX = "BACKENDAI_"
+# Which variables of the environment make a layer; the other names with our prefix say
+# where a manager is, or are set inside kernels.
+ENVIRONMENT = {
+    "BACKENDAI_RESOURCES": "resources",
+    "BACKENDAI_PRESET": "preset",
+    "BACKENDAI_MOUNTS": "mounts",
+    "BACKENDAI_RESOURCE_GROUP": "resource_group",
+}
+
+
+def _read_slots(raw: Any) -> Slots:
+    return raw if isinstance(raw, Slots) else Slots.parse(raw)
+
+
+def _check_mount(raw: Any) -> str:
+    return check_name(raw, field="mounts")
+
+
+def _check_env(raw: Any) -> dict[str, str]:
+    if not isinstance(raw, Mapping):
+        raise InvalidInput("env", "expected an object of names and values")
+    for name, value in raw.items():
+        if not isinstance(name, str) or not _ENV_NAME.fullmatch(name):
+            raise InvalidInput(f"env.{name}", "not a name of an environment variable")
+        if name.startswith(_OWN_PREFIX):
+            raise InvalidInput(f"env.{name}", f"names that begin with {_OWN_PREFIX} are reserved")
+        if not isinstance(value, str) or "\0" in value:
+            raise InvalidInput(f"env.{name}", "the value must be a string without NUL")
+    return dict(raw)
+
+
+class Options(BaseModel):
+    """One layer; a field that is None or empty leaves the layer below as it is."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True
+    )
+
+    resources: Annotated[Slots, BeforeValidator(_read_slots)] = Slots()
+    preset: str | None = None
+    cluster_size: int | None = None
+    mounts: list[Annotated[str, BeforeValidator(_check_mount)]] | None = None
+    resource_group: str | None = None
+    env: Annotated[dict[str, str], BeforeValidator(_check_env)] = {}
+
+    @classmethod
+    def parse(cls, raw: object, *, field: str = "backendai") -> Options:
+        """Read the object; raises ``InvalidInput`` naming the field below ``field``."""
+        if not isinstance(raw, Mapping):
+            raise InvalidInput(field, "expected an object")
+        try:
+            return cls.model_validate(raw)
+        except InvalidInput as error:
+            raise InvalidInput(f"{field}.{error.field}", error.problem) from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join([field, *(str(part) for part in first["loc"])])
+            if first["type"] == "extra_forbidden":
+                known = ", ".join(cls.model_fields)
+                raise InvalidInput(where, f"unknown; known are {known}") from None
+            raise InvalidInput(where, first["msg"]) from None
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Options:
+        """Read the ``BACKENDAI_*`` variables; an error names the variable.
+
+        ``BACKENDAI_RESOURCES`` is ``cpu=2,mem=4g`` or a JSON object, ``BACKENDAI_MOUNTS`` is
+        ``name,name`` or a JSON list, the others are plain strings.
+        """
+        raw: dict[str, Any] = {}
+        for variable, name in ENVIRONMENT.items():
+            text = environ.get(variable, "").strip()
+            if text:
+                raw[name] = _spelled_out(variable, name, text)
+        try:
+            return cls.parse(raw)
+        except InvalidInput as error:
+            name, dot, rest = error.field.removeprefix("backendai.").partition(".")
+            variable = f"{_OWN_PREFIX}{name.upper()}"
+            raise InvalidInput(f"{variable}{dot}{rest}", error.problem) from None
+
+    def over(self, below: Options) -> Options:
+        """Return this layer on top of ``below``."""
+        return Options(
+            resources=self.resources.over(below.resources),
+            preset=self.preset or below.preset,
+            cluster_size=self.cluster_size or below.cluster_size,
+            mounts=below.mounts if self.mounts is None else self.mounts,
+            resource_group=self.resource_group or below.resource_group,
+            env={**below.env, **self.env},
+        )
+
+
+def merge(layers: Sequence[Options]) -> Options:
+    """Return all layers as one, the last on top."""
+    return reduce(lambda below, layer: layer.over(below), layers, Options())
+
+
+def _spelled_out(variable: str, name: str, text: str) -> Any:
+    if text[0] in "{[":
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise InvalidInput(variable, f"not valid JSON: {error}") from None
+    if name == "mounts":
+        return [part.strip() for part in text.split(",")]
+    if name == "resources":
+        pairs = [part.partition("=") for part in text.split(",")]
+        if not all(separator for _, separator, _ in pairs):
+            raise InvalidInput(variable, "write e.g. cpu=2,mem=4g")
+        return {key.strip(): value.strip() for key, _, value in pairs}
+    return text

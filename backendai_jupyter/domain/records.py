@@ -1,0 +1,148 @@
+"""The records that the store returns: frozen copies of rows, safe to pass around."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from backendai_jupyter.domain.resources import Slots
+from backendai_jupyter.domain.states import Status
+from backendai_jupyter.domain.wire import Exit, Mount
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Keypair:
+    access_key: str
+    secret_key: str = field(repr=False)
+    user_id: str
+    is_active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """On whose behalf something is read or changed; every query takes one.
+
+    The system itself (scheduler, observer, reconciler) reads with ``SYSTEM``.
+    """
+
+    user_id: str
+    sees_everything: bool = False
+
+    def may_see(self, owner: str) -> bool:
+        return self.sees_everything or owner == self.user_id
+
+
+SYSTEM = Viewer("system", sees_everything=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    id: str
+    session_id: str
+    owner: str
+    role: str  # ``main`` or ``sub``
+    idx: int  # 1-based within the role
+    status: Status
+    status_reason: str  # a sentence; empty while all is well
+    status_since: float  # seconds since the epoch, UTC
+    agent_id: str | None
+    generation: int
+    signal_seq: int
+    signal_num: int
+    image: str
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    slots: Slots
+    mounts: tuple[Mount, ...]
+    workdir: str
+    exit: Exit | None
+
+    @property
+    def hostname(self) -> str:
+        return f"{self.role}{self.idx}"
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeSession:
+    id: str
+    owner: str
+    name: str
+    cluster_id: str  # the cluster store that carries its assignments
+    kernelspec: str
+    priority: int
+    status: Status
+    status_reason: str
+    created_at: float
+    ended_at: float | None
+    kernels: tuple[Kernel, ...]  # main1 first
+
+    @property
+    def main(self) -> Kernel:
+        return self.kernels[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of a kernel's history."""
+
+    kernel_id: str
+    before: Status | None
+    after: Status
+    reason: str
+    by: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    id: str
+    version: str
+    capacity: Slots
+    used: Slots  # reserved for kernels on their way included
+    images: tuple[str, ...]
+    notes: tuple[str, ...]
+    seen_at: float
+
+    @property
+    def free(self) -> Slots:
+        return self.capacity - self.used
+
+
+@dataclass(frozen=True, slots=True)
+class VFolder:
+    id: str
+    owner: str
+    name: str
+    host: str
+    path: str  # absolute path of its directory, the same on every node
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    name: str
+    slots: Slots
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """All that ``store`` needs to write the rows of a session with one kernel."""
+
+    id: str
+    owner: str
+    name: str
+    cluster_id: str
+    kernelspec: str
+    image: str
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    slots: Slots
+    mounts: tuple[Mount, ...]
+    workdir: str
+    priority: int = 10
+    kernel_id: str = ""  # empty: the store makes one

@@ -1,0 +1,167 @@
+"""Amounts of what an agent has to give."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+
+from backendai_jupyter.errors import InvalidInput
+
+QUANTUM = Decimal("0.001")  # the smallest amount of any slot
+
+
+class Unit(StrEnum):
+    COUNT = "count"
+    BYTES = "bytes"
+    FRACTION = "fraction"
+
+
+# The slots this version can hand out; an agent offers those of them that it has.
+SLOT_UNITS: Mapping[str, Unit] = {
+    "cpu": Unit.COUNT,
+    "mem": Unit.BYTES,
+    "cuda.device": Unit.COUNT,
+    "cuda.shares": Unit.FRACTION,
+}
+
+_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<prefix>[kmgtp]?)(?:i?b)?", re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+
+
+class Slots(Mapping[str, Decimal]):
+    """An immutable bundle of resources; a slot that is absent counts as zero.
+
+    ``cpu`` is a count, ``mem`` is bytes, ``cuda.device`` a count, ``cuda.shares`` a
+    fraction of a device.  Amounts are exact decimals in steps of 0.001.
+    """
+
+    __slots__ = ("_amounts",)
+
+    def __init__(self, amounts: Mapping[str, Decimal | int] | None = None) -> None:
+        self._amounts = {
+            slot: Decimal(amount).quantize(QUANTUM)
+            for slot, amount in sorted((amounts or {}).items())
+            if amount
+        }
+
+    @classmethod
+    def parse(cls, raw: object, *, field: str = "resources") -> Slots:
+        """Read what a person wrote, e.g. ``{"cpu": 2, "mem": "4g"}``.
+
+        Raises ``InvalidInput`` naming ``field.slot`` for an unknown slot, a negative or
+        malformed amount, or a mapping that is not one.
+        """
+        if not isinstance(raw, Mapping):
+            raise InvalidInput(field, 'expected an object such as {"cpu": 2, "mem": "4g"}')
+        return cls({_known(slot, field): _amount(slot, raw[slot], field) for slot in raw})
+
+    def __getitem__(self, slot: str) -> Decimal:
+        return self._amounts.get(slot, Decimal(0))
+
+    def __contains__(self, slot: object) -> bool:
+        return slot in self._amounts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._amounts)
+
+    def __len__(self) -> int:
+        return len(self._amounts)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Slots) and self._amounts == other._amounts
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._amounts.items()))
+
+    def __repr__(self) -> str:
+        return f"Slots({self.for_people()})"
+
+    def __add__(self, other: Slots) -> Slots:
+        return Slots({slot: self[slot] + other[slot] for slot in {*self, *other}})
+
+    def __sub__(self, other: Slots) -> Slots:
+        return Slots({slot: self[slot] - other[slot] for slot in {*self, *other}})
+
+    def over(self, other: Slots) -> Slots:
+        """Return this bundle with the amounts of ``other`` taken where ``self`` has none."""
+        return Slots({**other._amounts, **self._amounts})
+
+    def shortfall(self, available: Slots) -> Slots:
+        """Return, for each slot that ``available`` does not cover, how much is missing."""
+        return Slots({s: self[s] - available[s] for s in self if self[s] > available[s]})
+
+    def fits_in(self, available: Slots) -> bool:
+        """Whether ``available`` covers this bundle in every slot."""
+        return not self.shortfall(available)
+
+    def to_json(self) -> dict[str, str]:
+        """Return the bundle as strings of plain decimals, the form on every wire."""
+        return {slot: f"{amount.normalize():f}" for slot, amount in self._amounts.items()}
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, str]) -> Slots:
+        """Read what ``to_json`` wrote; slots unknown to this version are kept."""
+        return cls({slot: Decimal(amount) for slot, amount in raw.items()})
+
+    def for_people(self) -> str:
+        """Return e.g. ``cpu 2, mem 4 GiB``."""
+        return ", ".join(f"{s} {amount_for_people(s, a)}" for s, a in self._amounts.items()) or "nothing"
+
+
+def amount_for_people(slot: str, amount: Decimal) -> str:
+    """Return the amount of one slot as a person writes it: ``2``, ``4 GiB``, ``0.5``."""
+    if SLOT_UNITS.get(slot) is Unit.BYTES:
+        return size_for_people(int(amount))
+    return f"{amount.normalize():f}"
+
+
+def size_for_people(n_bytes: int) -> str:
+    """Return e.g. ``512 MiB`` or ``1.5 GiB``."""
+    for power, prefix in ((4, "TiB"), (3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if n_bytes >= 1024**power:
+            number = Decimal(n_bytes) / 1024**power
+            return f"{number.quantize(Decimal('0.1')).normalize():f} {prefix}"
+    return f"{n_bytes} bytes"
+
+
+def parse_size(raw: object) -> int:
+    """Return the bytes in ``4g``, ``512MiB``, ``1.5 GB`` (powers of 1024) or a plain integer.
+
+    Raises ``ValueError`` for anything else.
+    """
+    match = _SIZE.fullmatch(str(raw).strip()) if not isinstance(raw, bool) else None
+    if match is None:
+        raise ValueError(f"{raw!r} is not a size")
+    number = Decimal(match["number"]) * 1024 ** _POWERS[match["prefix"].lower()]
+    return int(number.to_integral_value())
+
+
+def _known(slot: object, field: str) -> str:
+    if not isinstance(slot, str) or slot not in SLOT_UNITS:
+        known = ", ".join(SLOT_UNITS)
+        raise InvalidInput(f"{field}.{slot}", f"there is no such resource slot; known are {known}")
+    return slot
+
+
+def _amount(slot: str, raw: object, field: str) -> Decimal:
+    name = f"{field}.{slot}"
+    if SLOT_UNITS[slot] is Unit.BYTES:
+        try:
+            return Decimal(parse_size(raw))
+        except ValueError:
+            raise InvalidInput(name, f"{raw!r} is not a size; write e.g. '512m' or '4g'") from None
+    if isinstance(raw, bool) or not isinstance(raw, int | float | str | Decimal):
+        raise InvalidInput(name, f"{raw!r} is not a number")
+    try:
+        amount = Decimal(str(raw))
+    except InvalidOperation:
+        raise InvalidInput(name, f"{raw!r} is not a number") from None
+    if not amount.is_finite() or amount < 0:
+        raise InvalidInput(name, f"{raw!r} must be a finite number that is not negative")
+    if amount != amount.quantize(QUANTUM):
+        raise InvalidInput(name, f"{raw!r} is finer than the smallest step, {QUANTUM}")
+    if SLOT_UNITS[slot] is Unit.COUNT and slot != "cpu" and amount != amount.to_integral_value():
+        raise InvalidInput(name, f"{raw!r} must be a whole number")
+    return amount

@@ -1,0 +1,154 @@
+"""The records that managers and agents exchange through the cluster and live stores.
+
+``Assignment`` goes down: the desired state of one kernel on one agent.  ``AgentReport``
+comes up: the observed state of one agent and all its kernels.  Both are JSON on the wire,
+validated where they are read; a field that a newer peer adds is ignored.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+from backendai_jupyter.domain.resources import Slots
+
+
+def _read_slots(raw: Any) -> Slots:
+    return raw if isinstance(raw, Slots) else Slots.from_json(raw)
+
+
+WireSlots = Annotated[
+    Slots, BeforeValidator(_read_slots), PlainSerializer(Slots.to_json, return_type=dict)
+]
+
+
+class Record(BaseModel):
+    """A frozen wire record."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
+
+
+class Mount(Record):
+    """A host directory shown to the kernel at ``target``, an absolute path inside it."""
+
+    source: str
+    target: str
+    readonly: bool = False
+
+
+class Signal(Record):
+    """A signal to deliver once; ``seq`` grows by one with each request for the kernel."""
+
+    seq: int
+    signum: int
+
+
+class Assignment(Record):
+    """What one kernel on one agent should be.
+
+    ``generation`` goes up to restart the kernel program in place: same agent, slots and
+    relay endpoint.  ``argv`` holds ``{connection_file}`` where the path goes.
+    """
+
+    kernel_id: str
+    session_id: str
+    owner: str
+    generation: int
+    image: str  # name of an image in the agent's report
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    limits: WireSlots
+    mounts: tuple[Mount, ...] = ()
+    workdir: str = "/home/work"
+    hostname: str = "main1"
+    signal: Signal | None = None
+
+
+class Phase(StrEnum):
+    """How far the agent is with a kernel."""
+
+    PREPARING = "preparing"
+    PULLING = "pulling"
+    CREATING = "creating"
+    RUNNING = "running"
+    EXITED = "exited"  # the program ended by itself; the agent waits for the next generation
+    FAILED = "failed"  # it could not be started, and nothing of it is left
+    STOPPING = "stopping"  # its assignment is gone, its container not yet
+
+
+class ExitReason(StrEnum):
+    EXITED = "exited"  # by itself, with a code
+    OUT_OF_MEMORY = "oom-killed"
+    SIGNALLED = "signalled"
+    STEP_FAILED = "step-failed"  # a launch step failed
+    AGENT_LOST = "agent-lost"
+
+
+class Exit(Record):
+    """Why a kernel program is not running; ``message`` is a sentence for its owner."""
+
+    reason: ExitReason
+    message: str
+    code: int | None = None  # 128 + n for signal n
+    log_tail: str = ""
+
+
+class KernelReport(Record):
+    """What an agent observes of one kernel; ``connection`` is sealed (see cluster/seal.py)."""
+
+    kernel_id: str
+    generation: int
+    phase: Phase
+    step: str = ""  # the launch step under way, or the one that failed
+    exit: Exit | None = None
+    connection: str | None = None
+    signal_seq: int = 0  # of the last signal delivered
+
+
+class Image(Record):
+    """An image that an agent can start kernels from."""
+
+    name: str  # what kernelspecs and requests call it, e.g. ``python``
+    reference: str  # what the runtime calls it, e.g. ``backendai-python:latest``
+    runtime: str  # ``docker`` or ``process``
+    digest: str = ""
+    size_bytes: int = 0
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+class AgentReport(Record):
+    """All that one agent says of itself.
+
+    ``revision`` is the cluster store's revision up to which it has taken note of its
+    assignments: a kernel that is neither assigned at that revision nor listed here has
+    nothing left on the agent.
+    """
+
+    agent_id: str
+    revision: int
+    version: str
+    capacity: WireSlots
+    images: tuple[Image, ...] = ()
+    kernels: tuple[KernelReport, ...] = ()
+    notes: tuple[str, ...] = ()  # what this node cannot enforce, in words
+
+
+class Connection(Record):
+    """How a Jupyter client reaches a kernel: the content of a connection file.
+
+    See https://jupyter-client.readthedocs.io/en/stable/kernels.html#connection-files.
+    """
+
+    transport: str = "tcp"
+    ip: str
+    shell_port: int
+    iopub_port: int
+    stdin_port: int
+    control_port: int
+    hb_port: int
+    key: str
+    signature_scheme: str = "hmac-sha256"
+    curve_publickey: str | None = None
+    curve_secretkey: str | None = None

@@ -1,0 +1,94 @@
+"""Every error this package raises on purpose.
+
+* BackendError
+  x InvalidInput           what was asked is malformed; ``field`` names the culprit
+  x NotFound               the named thing does not exist, or the caller may not see it
+  x Conflict               it exists, in a state that forbids the request
+    + LostRace             somebody else moved the row first; read again
+  x Refused                the caller asked for more than it may have
+    + NeverFits            no agent could run it even when empty; ``slot`` says why
+  x NoCapacity             valid, but no agent can take it now; it waits
+  x LaunchFailed           a kernel could not start; ``step`` says where
+  x RuntimeFailed          the container engine or sandbox refused or broke
+  x RelayFailed            the relay process refused or broke
+  x Unavailable            a part of the system cannot be reached; retry later
+    + TimedOut             it was reached and did not finish in time
+
+HTTP lives in ``web/base.py``, which maps these classes to status codes.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class BackendError(Exception):
+    """Root of the tree; ``code`` is stable, and ``str(error)`` is a sentence for users."""
+
+    code: ClassVar[str] = "internal"
+
+
+class InvalidInput(BackendError):
+    """``field`` is the dotted name of the offending field, e.g. ``backendai.resources.mem``."""
+
+    code = "invalid-input"
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class NotFound(BackendError):
+    code = "not-found"
+
+
+class Conflict(BackendError):
+    code = "conflict"
+
+
+class LostRace(Conflict):
+    code = "lost-race"
+
+
+class Refused(BackendError):
+    code = "refused"
+
+
+class NeverFits(Refused):
+    code = "never-fits"
+
+    def __init__(self, slot: str, message: str) -> None:
+        super().__init__(message)
+        self.slot = slot
+
+
+class NoCapacity(BackendError):
+    code = "no-capacity"
+
+
+class LaunchFailed(BackendError):
+    """``step`` is the name of the launch step that failed, e.g. ``container``."""
+
+    code = "launch-failed"
+
+    def __init__(self, step: str, message: str, log_tail: str = "") -> None:
+        super().__init__(message)
+        self.step = step
+        self.log_tail = log_tail
+
+
+class RuntimeFailed(BackendError):
+    code = "runtime-failed"
+
+
+class RelayFailed(BackendError):
+    code = "relay-failed"
+
+
+class Unavailable(BackendError):
+    code = "unavailable"
+
+
+class TimedOut(Unavailable):
+    code = "timed-out"

@@ -1,0 +1,1 @@
+"""The governor: takes requests, places kernels on agents, watches what becomes of them."""

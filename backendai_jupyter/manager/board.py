@@ -1,0 +1,102 @@
+"""The notice board: the last known state of every kernel and agent, for those who wait.
+
+The database is the truth; the board is what this manager read last.  ``get`` may be called
+from any thread (a provisioner polls it many times a second); everything else belongs to
+the manager's event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from backendai_jupyter.domain.states import FINAL, Status
+from backendai_jupyter.domain.wire import AgentReport, Connection, Exit, Phase
+from backendai_jupyter.errors import TimedOut
+
+REMEMBERED = 1000  # ended kernels whose last notice is kept
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What is known of one kernel."""
+
+    kernel_id: str
+    status: Status
+    reason: str
+    generation: int  # that was asked for
+    agent_generation: int = 0  # that the agent reports
+    phase: Phase | None = None
+    exit: Exit | None = None
+    connection: Connection | None = None
+    signal_seq: int = 0  # of the last signal delivered
+
+    @property
+    def running(self) -> bool:
+        """Whether the program of the generation that was asked for has answered."""
+        current = self.generation == self.agent_generation and self.phase is Phase.RUNNING
+        return current and self.status is Status.RUNNING
+
+    @property
+    def exit_code(self) -> int | None:
+        """The code of the program that was asked for; None while it runs or starts."""
+        if self.status in FINAL or self.status is Status.TERMINATING:
+            return self.exit.code if self.exit and self.exit.code is not None else 0
+        if self.generation == self.agent_generation and self.phase is Phase.EXITED:
+            return self.exit.code if self.exit and self.exit.code is not None else 1
+        return None
+
+
+class Board:
+    def __init__(self) -> None:
+        self.reports: dict[str, AgentReport] = {}  # of the agents that are alive
+        self._notices: OrderedDict[str, Notice] = OrderedDict()
+        self._changed = asyncio.Condition()
+
+    def get(self, kernel_id: str) -> Notice | None:
+        return self._notices.get(kernel_id)
+
+    def unfinished(self) -> set[str]:
+        """Return the kernels whose last notice is not a final one."""
+        return {n.kernel_id for n in self._notices.values() if n.status not in FINAL}
+
+    async def post(self, notices: list[Notice]) -> None:
+        """Put up what changed and wake those who wait."""
+        fresh = [n for n in notices if self._notices.get(n.kernel_id) != n]
+        if not fresh:
+            return
+        for notice in fresh:
+            self._notices[notice.kernel_id] = notice
+            self._notices.move_to_end(notice.kernel_id)
+        self._forget_oldest()
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def until(
+        self, kernel_id: str, holds: Callable[[Notice], bool], *, timeout_s: float | None
+    ) -> Notice:
+        """Return the first notice of the kernel for which ``holds``; raises ``TimedOut``."""
+
+        def found() -> bool:
+            notice = self._notices.get(kernel_id)
+            return notice is not None and holds(notice)
+
+        try:
+            async with asyncio.timeout(timeout_s), self._changed:
+                await self._changed.wait_for(found)
+        except TimeoutError:
+            last = self._notices.get(kernel_id)
+            state = f"is {last.status}. {last.reason}" if last else "is not known yet"
+            raise TimedOut(
+                f"Kernel {kernel_id} {state} after {timeout_s:g} seconds of waiting."
+            ) from None
+        return self._notices[kernel_id]
+
+    def _forget_oldest(self) -> None:
+        for kernel_id, notice in list(self._notices.items()):
+            if len(self._notices) <= REMEMBERED:
+                return
+            if notice.status in FINAL:
+                del self._notices[kernel_id]

@@ -1,0 +1,146 @@
+"""One manager: its services, and the three loops that keep rows and agents in step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from backendai_jupyter.cluster import keys
+from backendai_jupyter.cluster.protocols import ClusterStore, LiveStore
+from backendai_jupyter.cluster.seal import Sealer
+from backendai_jupyter.domain.records import SYSTEM, User, Viewer
+from backendai_jupyter.manager.board import Board
+from backendai_jupyter.manager.observer import Observer
+from backendai_jupyter.manager.reconciler import Reconciler
+from backendai_jupyter.manager.scheduler.scheduler import Scheduler
+from backendai_jupyter.manager.sessions import Sessions
+from backendai_jupyter.manager.vfolders import VFolders
+from backendai_jupyter.store.agents import AgentStore
+from backendai_jupyter.store.engine import Database
+from backendai_jupyter.store.presets import PresetStore
+from backendai_jupyter.store.sessions import SessionStore
+from backendai_jupyter.store.users import UserStore
+from backendai_jupyter.store.vfolders import VFolderStore
+from backendai_jupyter.supervisor import Loop, Supervisor
+
+END_TIMEOUT_S = 20.0
+
+
+class Manager:
+    """Requests go down (scheduler, reconciler), reports come up (observer).
+
+    Each loop is woken by whoever has work for it, and passes over everything each
+    ``full_pass_s`` seconds in any case.
+    """
+
+    def __init__(
+        self,
+        cluster_id: str,
+        *,
+        database: Database,
+        cluster: ClusterStore,
+        live: LiveStore,
+        sealer: Sealer,
+        supervisor: Supervisor,
+        vfolder_root: Path,
+        kernel_ids: tuple[int, int],
+        full_pass_s: float,
+        restart_grace_s: float,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.cluster_id = cluster_id
+        self.board = Board()
+        self.users = UserStore(database)
+        self.presets = PresetStore(database)
+        self.agents = AgentStore(database)
+        self.owner = User("", "")  # known after ``start``
+        self._live = live
+        self._supervisor = supervisor
+        self._now = now
+        store = self._store = SessionStore(database)
+        self.vfolders = VFolders(
+            VFolderStore(database), root=vfolder_root, owner_ids=kernel_ids, now=now
+        )
+        scheduler = Scheduler(
+            cluster_id,
+            sessions=store,
+            agents=self.agents,
+            board=self.board,
+            scheduled=lambda: self._reconcile.poke(),
+            now=now,
+        )
+        reconciler = Reconciler(
+            cluster_id,
+            cluster=cluster,
+            sessions=store,
+            board=self.board,
+            restart_grace_s=restart_grace_s,
+            released=lambda: self._observe.poke(),
+            now=now,
+        )
+        observer = Observer(
+            cluster_id,
+            live=live,
+            sessions=store,
+            agents=self.agents,
+            board=self.board,
+            sealer=sealer,
+            released=reconciler.released,
+            moved=self._rows_moved,
+            now=now,
+        )
+        self.sessions = Sessions(
+            cluster_id,
+            store=store,
+            presets=self.presets,
+            vfolders=self.vfolders,
+            scheduler=scheduler,
+            board=self.board,
+            live=live,
+            enqueued=lambda: self._schedule.poke(),
+            changed=self._asked_for,
+            now=now,
+        )
+        self._schedule = Loop("scheduler", scheduler.step, period_s=full_pass_s)
+        self._reconcile = Loop("reconciler", reconciler.step, period_s=full_pass_s)
+        self._observe = Loop("observer", observer.step, period_s=full_pass_s)
+        self._first_observation = observer.step
+
+    async def start(self) -> None:
+        """Begin to govern; the agents that have already reported are known on return."""
+        self.owner = await self.users.ensure_owner(now=self._now())
+        await self.vfolders.ensure_first(self.viewer)
+        await self._first_observation()
+        self._supervisor.loop(self._observe)
+        self._supervisor.loop(self._schedule)
+        self._supervisor.loop(self._reconcile)
+        self._supervisor.loop(Loop("report hints", self._follow_hints, period_s=0))
+
+    @property
+    def viewer(self) -> Viewer:
+        """The one local owner, on whose behalf a single-user server acts."""
+        return Viewer(self.owner.id)
+
+    async def _follow_hints(self) -> None:
+        async with self._live.subscribe(keys.REPORT_HINTS) as hints:
+            async for _ in hints:
+                self._observe.poke()
+
+    def _asked_for(self) -> None:
+        """A user changed what he wants: agents must be told, waiters must see it."""
+        self._reconcile.poke()
+        self._observe.poke()
+
+    def _rows_moved(self) -> None:
+        """Something ended or came alive: assignments may have to go, room may have appeared."""
+        self._reconcile.poke()
+        self._schedule.poke()
+
+    async def end_all(self, *, reason: str) -> None:
+        """End every session of this cluster and wait until nothing is left of them."""
+        for session in await self._store.live(self.cluster_id):
+            await self.sessions.terminate(session.id, SYSTEM, reason=reason)
+        for session in await self._store.live(self.cluster_id):
+            for kernel in session.kernels:
+                await self.sessions.until_gone(kernel.id, timeout_s=END_TIMEOUT_S)

@@ -1,0 +1,161 @@
+"""Read what agents report and move the rows accordingly."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from backendai_jupyter.cluster import keys
+from backendai_jupyter.cluster.protocols import LiveStore
+from backendai_jupyter.cluster.seal import Sealer
+from backendai_jupyter.domain.records import SYSTEM, Kernel
+from backendai_jupyter.domain.states import Status, sources_of
+from backendai_jupyter.domain.wire import AgentReport, Exit, KernelReport, Phase
+from backendai_jupyter.errors import LostRace
+from backendai_jupyter.manager.board import Board, Notice
+from backendai_jupyter.store.agents import AgentStore
+from backendai_jupyter.store.sessions import SessionStore
+
+log = logging.getLogger(__name__)
+
+_STATUS_OF_PHASE: Mapping[Phase, Status] = {
+    Phase.PREPARING: Status.PREPARING,
+    Phase.PULLING: Status.PULLING,
+    Phase.CREATING: Status.CREATING,
+    Phase.RUNNING: Status.RUNNING,
+    Phase.EXITED: Status.RESTARTING,
+    Phase.FAILED: Status.ERROR,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    to: Status
+    reason: str = ""
+    exit: Exit | None = None
+
+
+def decide(
+    kernel: Kernel, agent: AgentReport | None, released: int | None
+) -> Move | None:
+    """Return the move that a report calls for, if any.  Pure.
+
+    ``released`` is the cluster store's revision at which the kernel's assignment was
+    certainly gone, or None: a kernel on its way out is gone when its agent has taken note
+    of that revision and no longer lists it.
+    """
+    if agent is None:
+        return None
+    seen = next((k for k in agent.kernels if k.kernel_id == kernel.id), None)
+    if kernel.status is Status.TERMINATING:
+        gone = seen is None and released is not None and agent.revision >= released
+        return Move(Status.TERMINATED, kernel.status_reason) if gone else None
+    if seen is None or seen.generation != kernel.generation or seen.phase is Phase.STOPPING:
+        return None
+    to = _STATUS_OF_PHASE[seen.phase]
+    if kernel.status not in sources_of(to):
+        return None
+    if seen.exit is not None:
+        return Move(to, seen.exit.message, seen.exit)
+    return Move(to, f"step {seen.step}" if seen.step else "")
+
+
+class Observer:
+    """Keeps rows and the board in step with reports; the same in every manager."""
+
+    def __init__(
+        self,
+        cluster_id: str,
+        *,
+        live: LiveStore,
+        sessions: SessionStore,
+        agents: AgentStore,
+        board: Board,
+        sealer: Sealer,
+        released: Callable[[str], int | None],
+        moved: Callable[[], None],
+        now: Callable[[], float],
+    ) -> None:
+        self._cluster_id = cluster_id
+        self._live = live
+        self._sessions = sessions
+        self._agents = agents
+        self._board = board
+        self._sealer = sealer
+        self._released = released
+        self._moved = moved
+        self._now = now
+
+    async def step(self) -> None:
+        """One pass over all reports and all live kernels of this cluster."""
+        await self._read_reports()
+        live = await self._sessions.live(self._cluster_id)
+        kernels = {k.id: k for session in live for k in session.kernels}
+        for kernel in kernels.values():
+            if await self._observe(kernel):
+                kernels[kernel.id] = await self._kernel(kernel.id)
+        for kernel_id in self._board.unfinished() - set(kernels):  # ended since the last pass
+            kernels[kernel_id] = await self._kernel(kernel_id)
+        await self._board.post([self._notice(kernel) for kernel in kernels.values()])
+
+    async def _read_reports(self) -> None:
+        raw = await self._live.list(keys.REPORTS)
+        reports = (AgentReport.model_validate_json(text) for text in raw.values())
+        known, self._board.reports = self._board.reports, {r.agent_id: r for r in reports}
+        for agent_id, report in self._board.reports.items():
+            if _changed(known.get(agent_id), report):
+                await self._agents.record(report, now=self._now())
+                self._moved()
+
+    async def _observe(self, kernel: Kernel) -> bool:
+        agent = self._board.reports.get(kernel.agent_id or "")
+        move = decide(kernel, agent, self._released(kernel.id))
+        if move is None:
+            return False
+        try:
+            await self._sessions.move(
+                kernel.id,
+                move.to,
+                reason=move.reason,
+                by=f"agent {kernel.agent_id}",
+                now=self._now(),
+                exit=move.exit,
+            )
+        except LostRace as error:
+            log.debug("%s", error)  # somebody else moved it; the next pass sees what came out
+        self._moved()
+        return True
+
+    async def _kernel(self, kernel_id: str) -> Kernel:
+        session = await self._sessions.of_kernel(kernel_id, SYSTEM)
+        return next(k for k in session.kernels if k.id == kernel_id)
+
+    def _notice(self, kernel: Kernel) -> Notice:
+        seen = self._report_of(kernel)
+        sealed = seen.connection if seen else None
+        return Notice(
+            kernel_id=kernel.id,
+            status=kernel.status,
+            reason=kernel.status_reason,
+            generation=kernel.generation,
+            agent_generation=seen.generation if seen else 0,
+            phase=seen.phase if seen else None,
+            exit=(seen.exit if seen else None) or kernel.exit,
+            connection=self._sealer.unseal(sealed) if sealed else None,
+            signal_seq=seen.signal_seq if seen else 0,
+        )
+
+    def _report_of(self, kernel: Kernel) -> KernelReport | None:
+        agent = self._board.reports.get(kernel.agent_id or "")
+        if agent is None:
+            return None
+        return next((k for k in agent.kernels if k.kernel_id == kernel.id), None)
+
+
+def _changed(before: AgentReport | None, after: AgentReport) -> bool:
+    """Whether the part of a report that is kept in the database differs."""
+    if before is None:
+        return True
+    ignored = {"kernels", "revision"}
+    return before.model_dump(exclude=ignored) != after.model_dump(exclude=ignored)

@@ -1,0 +1,130 @@
+"""Make the cluster store say what the rows say: one assignment per kernel that should be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from backendai_jupyter.cluster import keys
+from backendai_jupyter.cluster.protocols import ClusterStore
+from backendai_jupyter.domain.records import ComputeSession, Kernel
+from backendai_jupyter.domain.states import ASSIGNED, Status
+from backendai_jupyter.domain.wire import Assignment, Phase, Signal
+from backendai_jupyter.errors import LostRace
+from backendai_jupyter.manager.board import Board
+from backendai_jupyter.store.sessions import SessionStore
+
+_PREFIX = "assignments/"
+
+
+class Reconciler:
+    """Writes, updates and removes assignments; gives up on kernels nobody restarts."""
+
+    def __init__(
+        self,
+        cluster_id: str,
+        *,
+        cluster: ClusterStore,
+        sessions: SessionStore,
+        board: Board,
+        restart_grace_s: float,
+        released: Callable[[], None],
+        now: Callable[[], float],
+    ) -> None:
+        self._cluster_id = cluster_id
+        self._cluster = cluster
+        self._sessions = sessions
+        self._board = board
+        self._restart_grace_s = restart_grace_s
+        self._notify_released = released
+        self._now = now
+        self._released: dict[str, int] = {}  # kernel id -> revision without its assignment
+
+    def released(self, kernel_id: str) -> int | None:
+        """Return the revision at which the kernel's assignment was certainly gone."""
+        return self._released.get(kernel_id)
+
+    async def step(self) -> None:
+        """One pass over all live kernels and all assignments of this cluster."""
+        live = await self._sessions.live(self._cluster_id)
+        wanted: dict[str, str] = {}
+        leaving: dict[str, str] = {}
+        for session in live:
+            for kernel in session.kernels:
+                if await self._given_up(kernel):
+                    leaving[kernel.id] = _key(kernel)
+                elif kernel.status in ASSIGNED:
+                    wanted[_key(kernel)] = assignment_of(session, kernel).model_dump_json()
+                elif kernel.status is Status.TERMINATING:
+                    leaving[kernel.id] = _key(kernel)
+        await self._write(wanted)
+        self._released = {k: r for k, r in self._released.items() if k in leaving}
+        for kernel_id, key in leaving.items():
+            if kernel_id not in self._released:
+                self._released[kernel_id] = await self._cluster.delete(key)
+                self._notify_released()
+
+    async def _write(self, wanted: dict[str, str]) -> None:
+        existing = {e.key: e.value for e in (await self._cluster.list(_PREFIX)).entries}
+        for key, value in wanted.items():
+            if existing.get(key) != value:
+                await self._cluster.put(key, value)
+        for key in existing.keys() - wanted.keys():
+            await self._cluster.delete(key)
+
+    async def _given_up(self, kernel: Kernel) -> bool:
+        """End a kernel whose program ended and whose owner did not start it again in time."""
+        notice = self._board.get(kernel.id)
+        if kernel.status is not Status.RESTARTING or notice is None:
+            return False
+        ended = notice.phase is Phase.EXITED and notice.agent_generation == kernel.generation
+        if not ended or self._now() - kernel.status_since < self._restart_grace_s:
+            return False
+        try:
+            await self._sessions.move(
+                kernel.id,
+                Status.TERMINATING,
+                reason=kernel.status_reason,
+                by="reconciler",
+                now=self._now(),
+            )
+        except LostRace:
+            return False  # its owner did, just now
+        return True
+
+
+def assignment_of(session: ComputeSession, kernel: Kernel) -> Assignment:
+    """Return the desired state of ``kernel`` as its agent is told."""
+    signal = Signal(seq=kernel.signal_seq, signum=kernel.signal_num) if kernel.signal_seq else None
+    return Assignment(
+        kernel_id=kernel.id,
+        session_id=session.id,
+        owner=session.owner,
+        generation=kernel.generation,
+        image=kernel.image,
+        argv=kernel.argv,
+        env={**kernel.env, **_identity(session, kernel)},
+        limits=kernel.slots,
+        mounts=kernel.mounts,
+        workdir=kernel.workdir,
+        hostname=kernel.hostname,
+        signal=signal,
+    )
+
+
+def _identity(session: ComputeSession, kernel: Kernel) -> dict[str, str]:
+    """The variables by which a program finds out where it runs."""
+    return {
+        "BACKENDAI_SESSION_ID": session.id,
+        "BACKENDAI_KERNEL_ID": kernel.id,
+        "BACKENDAI_CLUSTER_SIZE": str(len(session.kernels)),
+        "BACKENDAI_CLUSTER_HOST": kernel.hostname,
+        "BACKENDAI_CLUSTER_HOSTS": ",".join(k.hostname for k in session.kernels),
+        "BACKENDAI_CLUSTER_ROLE": kernel.role,
+        "BACKENDAI_CLUSTER_IDX": str(kernel.idx),
+        "BACKENDAI_CLUSTER_LOCAL_RANK": str(session.kernels.index(kernel)),
+    }
+
+
+def _key(kernel: Kernel) -> str:
+    assert kernel.agent_id is not None, "a kernel without an agent is never assigned"
+    return keys.assignment(kernel.agent_id, kernel.id)

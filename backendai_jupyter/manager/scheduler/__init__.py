@@ -1,0 +1,1 @@
+"""Decide which pending session starts where: pure functions over a snapshot."""

@@ -1,0 +1,250 @@
+"""What users may ask of compute sessions: decide, write the rows, wake who acts, leave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+
+from backendai_jupyter.cluster import keys
+from backendai_jupyter.cluster.protocols import LiveStore
+from backendai_jupyter.domain.options import Options, merge
+from backendai_jupyter.domain.records import ComputeSession, NewSession, Step, Viewer
+from backendai_jupyter.domain.resources import Slots
+from backendai_jupyter.domain.states import FINAL, Status
+from backendai_jupyter.domain.wire import Connection, Mount
+from backendai_jupyter.errors import (
+    InvalidInput,
+    LaunchFailed,
+    NotFound,
+    TimedOut,
+)
+from backendai_jupyter.manager.board import Board, Notice
+from backendai_jupyter.manager.scheduler.placement import check_can_ever_fit
+from backendai_jupyter.manager.scheduler.scheduler import Scheduler
+from backendai_jupyter.manager.vfolders import VFolders, workdir_of, workdir_of_host
+from backendai_jupyter.store.presets import PresetStore
+from backendai_jupyter.store.sessions import SessionStore
+
+MINIMUM = Slots({"cpu": Decimal("0.001"), "mem": 64 * 1024**2})
+DEFAULT_GROUP = "default"
+_LOG_TIMEOUT_S = 5.0
+_SIGNAL_TIMEOUT_S = 3.0
+_KERNEL_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request for a session of one kernel.
+
+    ``layers`` are the options of metadata, environment and caller, weakest first, above
+    the kernelspec's ``defaults``.  Of the places to work in, ``contents_path`` is a
+    directory of the file browser and ``host_dir`` one of this machine.
+    """
+
+    kernelspec: str
+    image: str
+    argv: tuple[str, ...]
+    defaults: Options
+    layers: Sequence[Options] = ()
+    env: dict[str, str] = field(default_factory=dict)
+    contents_path: str | None = None
+    host_dir: Path | None = None
+    kernel_id: str | None = None  # wish; ignored if it was used before
+    name: str = ""
+
+
+class Sessions:
+    """Every method takes the viewer, and answers ``NotFound`` for what he may not see."""
+
+    def __init__(
+        self,
+        cluster_id: str,
+        *,
+        store: SessionStore,
+        presets: PresetStore,
+        vfolders: VFolders,
+        scheduler: Scheduler,
+        board: Board,
+        live: LiveStore,
+        enqueued: Callable[[], None],
+        changed: Callable[[], None],
+        now: Callable[[], float],
+    ) -> None:
+        self._cluster_id = cluster_id
+        self._store = store
+        self._presets = presets
+        self._vfolders = vfolders
+        self._scheduler = scheduler
+        self._board = board
+        self._live = live
+        self._enqueued = enqueued
+        self._changed = changed
+        self._now = now
+
+    async def enqueue(self, request: Request, viewer: Viewer) -> ComputeSession:
+        """Accept a request: it is ``PENDING`` when this returns.
+
+        Raises ``InvalidInput`` naming the field, ``NeverFits`` naming the slot, or
+        ``NotFound`` for an image that no agent has; then nothing was written.
+        """
+        options = merge(request.layers)
+        slots = await self._slots(request.defaults, options)
+        candidates = await self._scheduler.candidates()
+        if candidates and not any(request.image in c.images for c in candidates):
+            raise NotFound(
+                f"No agent has the image {request.image!r}. "
+                f"Build it with 'jupyter backendai image build {request.image}'."
+            )
+        check_can_ever_fit(candidates, slots)
+        mounts = await self._vfolders.mounts(viewer, options.mounts)
+        workdir, mounts = _workdir(request, mounts)
+        kernel_id = await self._fresh_id(request.kernel_id)
+        session = await self._store.create(
+            NewSession(
+                id=kernel_id,
+                kernel_id=kernel_id,
+                owner=viewer.user_id,
+                name=request.name or f"{request.kernelspec}-{kernel_id[:8]}",
+                cluster_id=self._cluster_id,
+                kernelspec=request.kernelspec,
+                image=request.image,
+                argv=request.argv,
+                env={**request.env, **merge([request.defaults, options]).env},
+                slots=slots,
+                mounts=mounts,
+                workdir=workdir,
+            ),
+            now=self._now(),
+        )
+        await self._board.post([Notice(kernel_id, Status.PENDING, "", generation=1)])
+        self._enqueued()
+        return session
+
+    async def until_running(
+        self, kernel_id: str, *, generation: int = 1, timeout_s: float | None = None
+    ) -> Connection:
+        """Wait until the kernel answers and return how to reach it.
+
+        Raises ``LaunchFailed`` with the step and the reason when it cannot start,
+        ``TimedOut`` after ``timeout_s`` (None: wait for room as long as it takes).
+        """
+
+        def settled(notice: Notice) -> bool:
+            if notice.generation < generation:
+                return False
+            return notice.running or notice.status in FINAL or notice.exit_code is not None
+
+        notice = await self._board.until(kernel_id, settled, timeout_s=timeout_s)
+        if notice.running and notice.connection is not None:
+            return notice.connection
+        step = "answer" if notice.exit is not None else "start"
+        raise LaunchFailed(step, notice.reason or f"The kernel is {notice.status}.")
+
+    async def restart(self, kernel_id: str, viewer: Viewer) -> int:
+        """Ask for a new program in the same place; returns its generation."""
+        generation = await self._store.restart(kernel_id, viewer, by=viewer.user_id, now=self._now())
+        self._changed()
+        return generation
+
+    async def signal(self, kernel_id: str, signum: int, viewer: Viewer) -> None:
+        """Deliver a signal to the kernel program.
+
+        Returns when it was delivered, so that what is sent to the kernel next is not hit
+        by it; gives up quietly after a while, because the program may be gone.
+        """
+        seq = await self._store.request_signal(kernel_id, signum, viewer)
+        self._changed()
+
+        def over(notice: Notice) -> bool:
+            return notice.signal_seq >= seq or notice.exit_code is not None
+
+        with contextlib.suppress(TimedOut):
+            await self._board.until(kernel_id, over, timeout_s=_SIGNAL_TIMEOUT_S)
+
+    async def terminate(self, session_id: str, viewer: Viewer, *, reason: str) -> None:
+        """Ask for a session to end; returns at once.  Ending an ended one succeeds."""
+        await self._store.terminate(
+            session_id, viewer, reason=reason, by=viewer.user_id, now=self._now()
+        )
+        self._changed()
+
+    async def until_gone(self, kernel_id: str, *, timeout_s: float) -> None:
+        """Wait until nothing of the kernel is left on its agent."""
+        await self._board.until(kernel_id, lambda n: n.status in FINAL, timeout_s=timeout_s)
+
+    async def get(self, session_id: str, viewer: Viewer) -> ComputeSession:
+        return await self._store.get(session_id, viewer)
+
+    async def list(
+        self, viewer: Viewer, *, statuses: Sequence[Status] | None = None, limit: int | None = None
+    ) -> tuple[ComputeSession, ...]:
+        return await self._store.list(viewer, statuses=statuses, limit=limit)
+
+    async def history(self, session_id: str, viewer: Viewer) -> tuple[Step, ...]:
+        return await self._store.history(session_id, viewer)
+
+    async def logs(self, session_id: str, viewer: Viewer) -> str:
+        """Return the end of what the main kernel wrote to its stdout and stderr."""
+        kernel = (await self._store.get(session_id, viewer)).main
+        if kernel.exit is not None and kernel.status in FINAL:
+            return kernel.exit.log_tail
+        if kernel.agent_id is None or kernel.agent_id not in self._board.reports:
+            return ""
+        async with self._live.subscribe(keys.log_hints(kernel.id)) as told:
+            await self._live.publish(keys.log_requests(kernel.agent_id), kernel.id)
+            try:
+                async with asyncio.timeout(_LOG_TIMEOUT_S):
+                    await anext(told)
+            except TimeoutError:
+                raise TimedOut(f"Agent {kernel.agent_id} did not send the log in time.") from None
+        return await self._live.get(keys.log(kernel.id)) or ""
+
+    async def _slots(self, defaults: Options, options: Options) -> Slots:
+        wanted = options.resources
+        if options.preset is not None:
+            wanted = wanted.over(await self._preset(options.preset))
+        slots = wanted.over(defaults.resources)
+        for slot, least in MINIMUM.items():
+            if slots[slot] < least:
+                problem = f"a kernel needs at least {Slots({slot: least}).for_people()}"
+                raise InvalidInput(f"backendai.resources.{slot}", problem)
+        if (options.cluster_size or 1) != 1:
+            raise InvalidInput("backendai.cluster_size", "only sessions of 1 kernel can be run yet")
+        if (options.resource_group or DEFAULT_GROUP) != DEFAULT_GROUP:
+            raise InvalidInput(
+                "backendai.resource_group",
+                f"there is no group {options.resource_group!r}; known is {DEFAULT_GROUP!r}",
+            )
+        return slots
+
+    async def _preset(self, name: str) -> Slots:
+        try:
+            return (await self._presets.get(name)).slots
+        except NotFound as error:
+            raise InvalidInput("backendai.preset", str(error)) from None
+
+    async def _fresh_id(self, wish: str | None) -> str:
+        if wish is None or not _KERNEL_ID.fullmatch(wish) or await self._store.exists(wish):
+            return str(uuid.uuid4())
+        return wish
+
+
+def _workdir(request: Request, mounts: tuple[Mount, ...]) -> tuple[str, tuple[Mount, ...]]:
+    if request.contents_path is not None:
+        return workdir_of(request.contents_path, mounts), mounts
+    if request.host_dir is None:
+        return "/home/work", mounts
+    known = workdir_of_host(request.host_dir, mounts)
+    if known is not None:
+        return known, mounts
+    # A batch run works where its command was given, as it would with a local kernel.
+    target = f"/home/work/{request.host_dir.name}"
+    if not request.host_dir.name or any(m.target == target for m in mounts):
+        target = "/home/work/.cwd"
+    return target, (*mounts, Mount(source=str(request.host_dir), target=target))

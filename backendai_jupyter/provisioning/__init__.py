@@ -1,0 +1,1 @@
+"""Jupyter's side of a kernel: the provisioner, and the backend it finds or starts."""

@@ -1,0 +1,99 @@
+"""The Jupyter Server's kernel managers, taught about sessions: options, ends, clean failures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jupyter_client.ioloop.restarter import AsyncIOLoopKernelRestarter
+from jupyter_server.services.kernels.kernelmanager import (
+    AsyncMappingKernelManager,
+    ServerKernelManager,
+)
+from jupyter_server.utils import ensure_async
+
+from backendai_jupyter.domain.options import Options
+from backendai_jupyter.errors import BackendError, InvalidInput
+from backendai_jupyter.provisioning.provisioner import BackendAIProvisioner
+from backendai_jupyter.provisioning.requested import REQUESTED, Requested, ServerRequest
+
+PROVISIONER = "backendai-provisioner"
+
+
+class Restarter(AsyncIOLoopKernelRestarter):  # type: ignore[misc]
+    """Gives up at once where another attempt cannot help, instead of trying for ever."""
+
+    async def poll(self) -> None:
+        provisioner = self.kernel_manager.provisioner
+        ended = isinstance(provisioner, BackendAIProvisioner) and provisioner.ended_for_good
+        if ended and not self.kernel_manager.shutting_down:
+            await self._give_up(await provisioner.poll())
+            return
+        try:
+            await super().poll()
+        except BackendError as error:
+            self.kernel_manager.reason = str(error)
+            await self._give_up(error)
+
+    async def _give_up(self, why: object) -> None:
+        self.log.error("Kernel is not started again: %s", why)
+        self._fire_callbacks("dead")
+        self.stop()
+
+
+class BackendAIKernelManager(ServerKernelManager):  # type: ignore[misc]
+    """Manages one kernel, local or ours."""
+
+    restarter_class = Restarter
+
+
+class BackendAIMappingKernelManager(AsyncMappingKernelManager):  # type: ignore[misc]
+    """Starts kernels with the options of the request and of the notebook."""
+
+    async def _async_start_kernel(
+        self, *, kernel_id: str | None = None, path: str | None = None, **kwargs: Any
+    ) -> str:
+        name = kwargs.get("kernel_name") or self.default_kernel_name
+        requested = REQUESTED.get() or Requested()
+        if self._is_ours(name):
+            kwargs["backendai"] = await self._server_request(requested, path)
+        elif requested.options is not None:
+            raise InvalidInput("backendai", f"kernel {name!r} does not run on Backend.AI")
+        kernel_id = kernel_id or self.new_kernel_id(**kwargs)
+        existed = kernel_id in self
+        try:
+            started: str = await super()._async_start_kernel(
+                kernel_id=kernel_id, path=path, **kwargs
+            )
+        except BaseException:
+            if not existed:
+                # Left as they are, these would keep the server from ever shutting down.
+                self._pending_kernels.pop(kernel_id, None)
+                self._kernels.pop(kernel_id, None)
+            raise
+        return started
+
+    start_kernel = _async_start_kernel
+
+    def _is_ours(self, kernel_name: str) -> bool:
+        spec = self.kernel_spec_manager.get_kernel_spec(kernel_name)
+        stanza = spec.metadata.get("kernel_provisioner", {})
+        return bool(stanza.get("provisioner_name") == PROVISIONER)
+
+    async def _server_request(self, requested: Requested, path: str | None) -> ServerRequest:
+        layers = []
+        if requested.notebook is not None:
+            layers.append(await self._options_of(requested.notebook))
+        if requested.options is not None:
+            layers.append(requested.options)
+        return ServerRequest(tuple(layers), path or "", requested.notebook)
+
+    async def _options_of(self, notebook: str) -> Options:
+        """Return what the metadata of a notebook asks for; a new one asks for nothing."""
+        contents = self.parent.contents_manager
+        if not await ensure_async(contents.file_exists(notebook)):
+            return Options()
+        model = await ensure_async(contents.get(notebook, content=True, type="notebook"))
+        metadata = model["content"]["metadata"]
+        if "backendai" not in metadata:
+            return Options()
+        return Options.parse(metadata["backendai"], field="metadata.backendai")

@@ -1,0 +1,246 @@
+"""The provisioner: Jupyter asks it for a kernel, it asks the manager for a compute session.
+
+jupyter_client calls these methods in the order ``pre_launch``, ``launch_kernel``, then
+``poll`` many times a second, and ``send_signal``, ``kill``, ``wait``, ``cleanup`` around
+the end; one provisioner serves all restarts of its kernel.  See
+https://jupyter-client.readthedocs.io/en/stable/provisioning.html.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.provisioning import KernelProvisionerBase
+from traitlets import Dict, Unicode
+
+from backendai_jupyter.domain.options import Options
+from backendai_jupyter.domain.records import Viewer
+from backendai_jupyter.domain.resources import Slots
+from backendai_jupyter.domain.states import FINAL, Status
+from backendai_jupyter.domain.wire import Connection
+from backendai_jupyter.errors import Conflict, InvalidInput, NotFound, TimedOut
+from backendai_jupyter.manager.board import Notice
+from backendai_jupyter.manager.sessions import Request
+from backendai_jupyter.provisioning.backend import Backend
+from backendai_jupyter.provisioning.backends import BACKENDS
+from backendai_jupyter.provisioning.notebook import calling_notebook_metadata
+from backendai_jupyter.provisioning.requested import ServerRequest
+
+_GONE_TIMEOUT_S = 30.0
+_CONFIG = ("image", "resources")  # what a kernelspec may say in its provisioner's config
+
+
+class BackendAIProvisioner(KernelProvisionerBase):  # type: ignore[misc]
+    """One kernel of Jupyter's, as one compute session of ours."""
+
+    image = Unicode(help="Name of the image, as its labels and ``image ls`` give it.")
+    resources: Dict[str, Any] = Dict(help="Default slots, e.g. ``{'cpu': 1, 'mem': '1g'}``.")
+
+    def __init__(self, **kwargs: Any) -> None:
+        known = {*self.trait_names(), "kernel_id", "kernel_spec", "parent"}
+        for name in kwargs.keys() - known:
+            where = f"metadata.kernel_provisioner.config.{name}"
+            raise InvalidInput(where, f"unknown in a kernelspec; known are {', '.join(_CONFIG)}")
+        super().__init__(**kwargs)
+        # The base class has a mutable class attribute, which kernels would share.
+        self.connection_info: KernelConnectionInfo = {}
+        self._backend: Backend | None = None
+        self._session: str | None = None  # id of our session and of its main kernel
+        self._request: Request | None = None
+        self._generation = 1
+        self._ended = True  # no program of ours is known to be there
+        self._expected = False  # its end was asked for through us
+
+    @property
+    def has_process(self) -> bool:
+        return self._session is not None and not self._ended
+
+    @property
+    def ended_for_good(self) -> bool:
+        """Whether the session was ended by somebody else, so that it must not be revived."""
+        notice = self._notice()
+        return notice is not None and notice.status in {*FINAL, Status.TERMINATING}
+
+    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+        """Turn what jupyter_client knows into a request; takes no resources yet."""
+        if self.kernel_spec is None:
+            raise NotFound("There is no kernelspec to start.")
+        extra_arguments = kwargs.pop("extra_arguments", None) or []
+        cwd = kwargs.pop("cwd", None)
+        server: ServerRequest | None = kwargs.pop("backendai", None)
+        environ = kwargs.pop("env", None) or dict(os.environ)
+        defaults = Options(resources=Slots.parse(self.resources, field="resources"))
+        backend = await self._get_backend()
+        self._request = Request(
+            kernelspec=self.parent.kernel_name if self.parent else "",
+            image=self.image,
+            argv=(*self.kernel_spec.argv, *extra_arguments),
+            defaults=defaults,
+            layers=_batch_layers() if server is None else server.layers,
+            env=self._kernel_environment(environ, backend, server),
+            contents_path=None if server is None else server.directory,
+            host_dir=self._host_dir(cwd, backend) if server is None else None,
+            kernel_id=self.kernel_id,
+        )
+        return {"cmd": list(self._request.argv), "env": {}}
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
+        """Start the session, or its next generation, and wait until the kernel answers."""
+        backend = await self._get_backend()
+        self._expected = False
+        try:
+            connection = await self._start(backend)
+        except BaseException:
+            # Also when the caller is cancelled: nobody else knows of the session yet.
+            await self.cleanup(restart=False)
+            raise
+        self._ended = False
+        self.connection_info = _for_jupyter(connection)
+        return self.connection_info
+
+    async def poll(self) -> int | None:
+        """Return None while the kernel runs, or while nothing certain is known of it."""
+        notice = self._notice()
+        if notice is None or notice.generation < self._generation:
+            return None
+        code = notice.exit_code
+        if code is not None and not self._expected:
+            self._tell_why(notice)
+        return code
+
+    async def wait(self) -> int | None:
+        """Take note that the program has ended; jupyter_client has polled for it before."""
+        code = await self.poll()
+        self._ended = True
+        return code
+
+    async def send_signal(self, signum: int) -> None:
+        if signum == 0 or self._session is None:
+            return
+        await self._deliver(signum)
+
+    async def kill(self, restart: bool = False) -> None:
+        self._expected = True
+        await self._deliver(signal.SIGKILL)
+
+    async def terminate(self, restart: bool = False) -> None:
+        self._expected = True
+        await self._deliver(signal.SIGTERM)
+
+    async def shutdown_requested(self, restart: bool = False) -> None:
+        """The kernel has been asked to end; it is given the time to run ``atexit``."""
+        self._expected = True
+
+    async def cleanup(self, restart: bool = False) -> None:
+        """End the session, unless its kernel is only about to be restarted; idempotent."""
+        backend = self._backend
+        if restart or backend is None:
+            return
+        self._backend = None
+        if self._session is not None:
+            await self._end(backend, self._session)
+        self._ended = True
+        await BACKENDS.release(backend)
+
+    async def get_provisioner_info(self) -> dict[str, Any]:
+        info: dict[str, Any] = await super().get_provisioner_info()
+        info.update(session_id=self._session, generation=self._generation)
+        return info
+
+    async def _start(self, backend: Backend) -> Connection:
+        assert self._request is not None
+        sessions = backend.manager.sessions
+        timeout_s = backend.settings.start_timeout_s or None
+        if self._session is not None and not self.ended_for_good:
+            self._generation = await backend.call(
+                sessions.restart(self._session, self._viewer(backend))
+            )
+        else:
+            session = await backend.call(sessions.enqueue(self._request, self._viewer(backend)))
+            self._session, self._generation = session.id, session.main.generation
+        waiting = sessions.until_running(
+            self._session, generation=self._generation, timeout_s=timeout_s
+        )
+        return await backend.call(waiting)
+
+    async def _end(self, backend: Backend, session_id: str) -> None:
+        sessions = backend.manager.sessions
+        try:
+            ending = sessions.terminate(
+                session_id, self._viewer(backend), reason="Its owner shut it down."
+            )
+            await backend.call(ending)
+            await backend.call(sessions.until_gone(session_id, timeout_s=_GONE_TIMEOUT_S))
+        except TimedOut as error:
+            self.log.warning("%s", error)  # the agent goes on trying by itself
+
+    async def _deliver(self, signum: int) -> None:
+        """Deliver a signal; a kernel that is gone is no error, as ``kill`` must not raise."""
+        if self._backend is None or self._session is None:
+            return
+        backend = self._backend
+        try:
+            await backend.call(
+                backend.manager.sessions.signal(self._session, signum, self._viewer(backend))
+            )
+        except (Conflict, NotFound) as error:
+            self.log.debug("%s", error)
+
+    async def _get_backend(self) -> Backend:
+        if self._backend is None:
+            self._backend = await BACKENDS.acquire(self.config)
+        return self._backend
+
+    def _notice(self) -> Notice | None:
+        if self._backend is None or self._session is None:
+            return None
+        return self._backend.manager.board.get(self._session)
+
+    def _viewer(self, backend: Backend) -> Viewer:
+        return backend.manager.viewer
+
+    def _tell_why(self, notice: Notice) -> None:
+        """Say once why the kernel ended: in the log, and as ``reason`` in Jupyter's REST API."""
+        self._expected = True
+        reason = notice.reason or "The kernel ended."
+        self.log.error("Kernel %s: %s", self.kernel_id, reason)
+        if self.parent is not None:
+            self.parent.reason = reason
+
+    def _kernel_environment(
+        self, environ: Mapping[str, str], backend: Backend, server: ServerRequest | None
+    ) -> dict[str, str]:
+        """Return the kernelspec's variables and those the administrator lets through."""
+        allowed = backend.settings.env_passthrough
+        env = {name: environ[name] for name in allowed if name in environ}
+        if self.kernel_spec is not None:
+            env.update(self.kernel_spec.env)
+        if server is not None and server.notebook is not None:
+            env["JPY_SESSION_NAME"] = f"/home/work/{server.notebook.lstrip('/')}"
+        return env
+
+    def _host_dir(self, cwd: str | None, backend: Backend) -> Path | None:
+        if not backend.settings.mount_working_directory:
+            return None
+        return Path(cwd or ".").resolve()
+
+
+def _batch_layers() -> list[Options]:
+    """The layers of a tool that has no server: the notebook's metadata, then the environment."""
+    metadata = calling_notebook_metadata()
+    layers = [Options.from_environment(os.environ)]
+    if "backendai" in metadata:
+        layers.insert(0, Options.parse(metadata["backendai"], field="metadata.backendai"))
+    return layers
+
+
+def _for_jupyter(connection: Connection) -> KernelConnectionInfo:
+    """jupyter_client compares these exactly: ``key`` must be bytes, curve keys strings."""
+    info: KernelConnectionInfo = connection.model_dump(exclude_none=True)
+    info["key"] = connection.key.encode()
+    return info

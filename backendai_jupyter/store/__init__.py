@@ -1,0 +1,1 @@
+"""All SQL: what must survive every process, in SQLite or PostgreSQL."""

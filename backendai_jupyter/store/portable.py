@@ -1,0 +1,46 @@
+"""The statements that SQLite and PostgreSQL both have and SQLAlchemy's core has not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+async def insert_if_absent(
+    conn: AsyncConnection, table: sa.Table, values: Mapping[str, Any]
+) -> bool:
+    """Insert one row and return True, or False if a unique key of it is taken."""
+    statement = _insert_if_absent(conn.dialect.name, table)
+    return (await conn.execute(statement, dict(values))).rowcount == 1
+
+
+async def upsert(
+    conn: AsyncConnection,
+    table: sa.Table,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    update: Sequence[str],
+) -> None:
+    """Insert ``rows``; where the primary key exists, overwrite the columns ``update``."""
+    if not rows:
+        return
+    statement = _insert(conn.dialect.name, table)
+    statement = statement.on_conflict_do_update(
+        index_elements=list(table.primary_key.columns),
+        set_={column: statement.excluded[column] for column in update},
+    )
+    await conn.execute(statement, [dict(row) for row in rows])
+
+
+@cache  # building a statement costs more than running it
+def _insert_if_absent(dialect: str, table: sa.Table) -> sa.Insert:
+    return _insert(dialect, table).on_conflict_do_nothing()
+
+
+def _insert(dialect: str, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)

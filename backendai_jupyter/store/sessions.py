@@ -1,0 +1,271 @@
+"""Compute sessions and their kernels: what is asked for, where it runs, how it went."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from backendai_jupyter.domain.records import (
+    SYSTEM,
+    ComputeSession,
+    Kernel,
+    NewSession,
+    Step,
+    Viewer,
+)
+from backendai_jupyter.domain.states import FINAL, Status
+from backendai_jupyter.domain.wire import Exit
+from backendai_jupyter.errors import Conflict, NotFound
+from backendai_jupyter.store.engine import Database
+from backendai_jupyter.store.moves import (
+    Move,
+    lock_session,
+    lock_session_of,
+    move_kernels,
+    write_step,
+)
+from backendai_jupyter.store.portable import insert_if_absent
+from backendai_jupyter.store.rows import (
+    KERNEL_ORDER,
+    allocation_values,
+    exit_text,
+    first_of,
+    kernel_values,
+    select_sessions,
+    session_values,
+    to_sessions,
+    to_step,
+    visible_to,
+)
+from backendai_jupyter.store.tables import allocations, kernel_history, kernels, sessions
+
+_INSERT_ALLOCATIONS = sa.insert(allocations)
+_RESTARTABLE = frozenset({Status.RUNNING, Status.RESTARTING, Status.CREATING})
+
+
+class SessionStore:
+    """Reads and guarded writes; each public method is at most one transaction.
+
+    What its viewer may not see does not exist: ``NotFound``.  Methods without a viewer
+    are the system's own.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(self, new: NewSession, *, now: float) -> ComputeSession:
+        """Write a session with one kernel, ``PENDING``, and its ledger rows.
+
+        Raises ``Conflict`` if one of its ids is taken, ``NotFound`` without its owner.
+        """
+        session = first_of(new, now)
+        async with self._database.write() as conn:
+            if not await _insert_session(conn, session):
+                raise Conflict(f"There is a session {session.id} already.")
+            if not await insert_if_absent(conn, kernels, kernel_values(session.main)):
+                raise Conflict(f"There is a kernel {session.main.id} already.")
+            if session.main.slots:
+                await conn.execute(_INSERT_ALLOCATIONS, allocation_values(session.main))
+            asked = Move(Status.PENDING, "", new.owner, now)
+            await write_step(conn, session.main.id, None, asked)
+        return session
+
+    async def get(self, session_id: str, viewer: Viewer) -> ComputeSession:
+        async with self._database.read() as conn:
+            query = select_sessions().where(sessions.c.id == session_id)
+            query = query.where(visible_to(viewer, sessions)).order_by(*KERNEL_ORDER)
+            found = to_sessions(await conn.execute(query))
+        if not found:
+            raise NotFound(f"There is no session {session_id}.")
+        return found[0]
+
+    async def of_kernel(self, kernel_id: str, viewer: Viewer) -> ComputeSession:
+        """Return the session that the kernel is a member of."""
+        its_session = sa.select(kernels.c.session_id).where(kernels.c.id == kernel_id)
+        query = select_sessions().where(sessions.c.id == its_session.scalar_subquery())
+        query = query.where(visible_to(viewer, sessions)).order_by(*KERNEL_ORDER)
+        async with self._database.read() as conn:
+            found = to_sessions(await conn.execute(query))
+        if not found:
+            raise NotFound(f"There is no kernel {kernel_id}.")
+        return found[0]
+
+    async def list(
+        self,
+        viewer: Viewer,
+        *,
+        statuses: Collection[Status] | None = None,
+        cluster_id: str | None = None,
+        limit: int | None = None,
+    ) -> tuple[ComputeSession, ...]:
+        """Return what the viewer may see, newest first."""
+        newest = (sessions.c.created_at.desc(), sessions.c.id)
+        wanted = sa.select(sessions.c.id).where(visible_to(viewer, sessions))
+        if statuses is not None:
+            wanted = wanted.where(sessions.c.status.in_(sorted(statuses)))
+        if cluster_id is not None:
+            wanted = wanted.where(sessions.c.cluster_id == cluster_id)
+        if limit is not None:
+            wanted = wanted.order_by(*newest).limit(limit)
+        query = select_sessions().where(sessions.c.id.in_(wanted)).order_by(*newest, *KERNEL_ORDER)
+        async with self._database.read() as conn:
+            return to_sessions(await conn.execute(query))
+
+    async def live(self, cluster_id: str) -> tuple[ComputeSession, ...]:
+        """Return the sessions of a cluster that have not ended, oldest first."""
+        query = select_sessions().where(
+            sessions.c.cluster_id == cluster_id, sessions.c.ended_at.is_(None)
+        )
+        query = query.order_by(sessions.c.created_at, *KERNEL_ORDER)
+        async with self._database.read() as conn:
+            return to_sessions(await conn.execute(query))
+
+    async def clusters_in_use(self) -> set[str]:
+        """Return the clusters that have sessions which have not ended."""
+        query = sa.select(sessions.c.cluster_id).where(sessions.c.ended_at.is_(None)).distinct()
+        async with self._database.read() as conn:
+            return set((await conn.execute(query)).scalars())
+
+    async def history(self, session_id: str, viewer: Viewer) -> tuple[Step, ...]:
+        """Return every step of the session's kernels, oldest first."""
+        query = sa.select(kernel_history).join_from(kernel_history, kernels)
+        query = query.where(kernels.c.session_id == session_id, visible_to(viewer, kernels))
+        async with self._database.read() as conn:
+            rows = await conn.execute(query.order_by(kernel_history.c.id))
+            steps = tuple(to_step(row) for row in rows)
+        if not steps:  # a session is created with its first step
+            raise NotFound(f"There is no session {session_id}.")
+        return steps
+
+    async def move(
+        self,
+        kernel_id: str,
+        to: Status,
+        *,
+        reason: str,
+        by: str,
+        now: float,
+        exit: Exit | None = None,
+    ) -> None:
+        """Move a kernel, with its history, its ledger rows and its session's status.
+
+        The legal sources are part of the UPDATE's condition: of two who try the same, one
+        gets ``LostRace``, and so does a report that comes late or twice.  ``RUNNING`` counts
+        the reserved slots as used; a final status and ``PENDING`` give them back.
+        """
+        if to is Status.SCHEDULED:
+            raise ValueError("only claim() makes a kernel SCHEDULED: it reserves slots")
+        async with self._database.write() as conn:
+            session, _ = await lock_session_of(conn, kernel_id, SYSTEM)
+            await move_kernels(conn, session, {kernel_id: Move(to, reason, by, now, exit)})
+
+    async def claim(
+        self, session_id: str, placement: Mapping[str, str], *, reason: str, by: str, now: float
+    ) -> None:
+        """Reserve slots for kernels on agents (ids by kernel id): all of them or none.
+
+        Raises ``NoCapacity`` if one does not fit any more and ``LostRace`` if one is not
+        ``PENDING`` any more; nothing has changed then.
+        """
+        moves = {
+            kernel_id: Move(Status.SCHEDULED, reason, by, now, agent_id=agent_id)
+            for kernel_id, agent_id in placement.items()
+        }
+        async with self._database.write() as conn:
+            session = await lock_session(conn, session_id, SYSTEM)
+            if not moves or not moves.keys() <= {kernel.id for kernel in session.kernels}:
+                raise ValueError(f"{sorted(moves)} are not kernels of session {session_id}")
+            await move_kernels(conn, session, moves)
+
+    async def set_pending_reason(self, kernel_id: str, reason: str) -> None:
+        """Say why a kernel waits; nothing is written if that is known or it waits no more."""
+        waits = sa.and_(
+            kernels.c.id == kernel_id,
+            kernels.c.status == Status.PENDING,
+            kernels.c.status_reason != reason,
+        )
+        async with self._database.read() as conn:
+            if (await conn.execute(sa.select(kernels.c.id).where(waits))).first() is None:
+                return
+        async with self._database.write() as conn:
+            session, _ = await lock_session_of(conn, kernel_id, SYSTEM)
+            told = await conn.execute(sa.update(kernels).where(waits).values(status_reason=reason))
+            if told.rowcount == 1 and session.status is Status.PENDING:
+                await conn.execute(
+                    sa.update(sessions)
+                    .where(sessions.c.id == session.id)
+                    .values(status_reason=reason)
+                )
+
+    async def restart(self, kernel_id: str, viewer: Viewer, *, by: str, now: float) -> int:
+        """Ask for a restart in place and return the kernel's new generation."""
+        async with self._database.write() as conn:
+            session, kernel = await lock_session_of(conn, kernel_id, viewer)
+            if kernel.status not in _RESTARTABLE:
+                raise Conflict(_cannot(kernel, "be restarted"))
+            if kernel.status is Status.RUNNING:
+                move = Move(Status.RESTARTING, "A restart was asked for.", by, now)
+                await move_kernels(conn, session, {kernel_id: move})
+            generation = kernel.generation + 1
+            await conn.execute(
+                sa.update(kernels).where(kernels.c.id == kernel_id).values(generation=generation)
+            )
+        return generation
+
+    async def request_signal(self, kernel_id: str, signum: int, viewer: Viewer) -> int:
+        """Ask for a signal to be delivered once and return the request's number."""
+        async with self._database.write() as conn:
+            _, kernel = await lock_session_of(conn, kernel_id, viewer)
+            if kernel.status in FINAL:
+                raise Conflict(_cannot(kernel, "be signalled"))
+            seq = kernel.signal_seq + 1
+            await conn.execute(
+                sa.update(kernels)
+                .where(kernels.c.id == kernel_id)
+                .values(signal_seq=seq, signal_num=signum)
+            )
+        return seq
+
+    async def terminate(
+        self, session_id: str, viewer: Viewer, *, reason: str, by: str, now: float
+    ) -> None:
+        """Ask for the end of all kernels; what has ended or is about to is left alone.
+
+        A kernel that waits is ``CANCELLED`` at once, the others become ``TERMINATING``.
+        """
+        async with self._database.write() as conn:
+            session = await lock_session(conn, session_id, viewer)
+            moves = {
+                kernel.id: Move(_end_of(kernel), reason, by, now)
+                for kernel in session.kernels
+                if kernel.status not in FINAL | {Status.TERMINATING}
+            }
+            if moves:
+                await move_kernels(conn, session, moves)
+
+    async def set_exit(self, kernel_id: str, exit: Exit) -> None:
+        """Keep why a kernel program ended, whatever the kernel's status is."""
+        async with self._database.write() as conn:
+            kept = await conn.execute(
+                sa.update(kernels).where(kernels.c.id == kernel_id).values(exit=exit_text(exit))
+            )
+            if kept.rowcount != 1:
+                raise NotFound(f"There is no kernel {kernel_id}.")
+
+
+async def _insert_session(conn: AsyncConnection, session: ComputeSession) -> bool:
+    try:
+        return await insert_if_absent(conn, sessions, session_values(session))
+    except sa.exc.IntegrityError:  # the one constraint left that it can break
+        raise NotFound(f"There is no user {session.owner}.") from None
+
+
+def _end_of(kernel: Kernel) -> Status:
+    return Status.CANCELLED if kernel.status is Status.PENDING else Status.TERMINATING
+
+
+def _cannot(kernel: Kernel, what: str) -> str:
+    reason = f" ({kernel.status_reason})" if kernel.status_reason else ""
+    return f"Kernel {kernel.id} is {kernel.status}{reason} and cannot {what} now."

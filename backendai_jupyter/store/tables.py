@@ -1,0 +1,168 @@
+"""The tables, as the newest migration leaves them.
+
+Times are float seconds since the epoch, UTC.  Amounts of slots are integers in
+thousandths, so that sums and comparisons in SQL are exact.  ``env``, ``argv``, ``mounts``,
+``exit`` and the like are JSON in text columns that no query looks into.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+
+def to_thousandths(amount: Decimal) -> int:
+    """Return the integer that stands for ``amount`` in a column; it has no finer digits."""
+    return int(amount.scaleb(3))
+
+
+def from_thousandths(stored: int) -> Decimal:
+    return Decimal(stored).scaleb(-3)
+
+
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("name", sa.String(255), nullable=False, unique=True),
+    sa.Column("created_at", sa.Double, nullable=False),
+)
+
+keypairs = sa.Table(
+    "keypairs",
+    metadata,
+    sa.Column("access_key", sa.String(20), primary_key=True),
+    sa.Column("secret_key", sa.String(64), nullable=False),
+    sa.Column("user_id", sa.ForeignKey(users.c.id), nullable=False, index=True),
+    sa.Column("is_active", sa.Boolean, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+)
+
+resource_presets = sa.Table(
+    "resource_presets",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("slots", sa.Text, nullable=False),
+)
+
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("owner", sa.ForeignKey(users.c.id), nullable=False),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("cluster_id", sa.String(255), nullable=False),
+    sa.Column("kernelspec", sa.String(255), nullable=False),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("status_reason", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("ended_at", sa.Double),  # set exactly while the status is final
+    sa.Index(None, "owner", "created_at"),
+    sa.Index(None, "cluster_id", "ended_at"),
+)
+
+kernels = sa.Table(
+    "kernels",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("session_id", sa.ForeignKey(sessions.c.id), nullable=False),
+    sa.Column("owner", sa.ForeignKey(users.c.id), nullable=False),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("idx", sa.Integer, nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("status_reason", sa.Text, nullable=False),
+    sa.Column("status_since", sa.Double, nullable=False),
+    sa.Column("agent_id", sa.String(255)),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("signal_seq", sa.Integer, nullable=False),
+    sa.Column("signal_num", sa.Integer, nullable=False),
+    sa.Column("image", sa.String(255), nullable=False),
+    sa.Column("argv", sa.Text, nullable=False),
+    sa.Column("env", sa.Text, nullable=False),
+    sa.Column("slots", sa.Text, nullable=False),  # as asked for; the ledger is in allocations
+    sa.Column("mounts", sa.Text, nullable=False),
+    sa.Column("workdir", sa.Text, nullable=False),
+    sa.Column("exit", sa.Text),
+    sa.UniqueConstraint("session_id", "role", "idx"),
+)
+
+kernel_history = sa.Table(
+    "kernel_history",
+    metadata,
+    # SQLite numbers rows by itself only in a column of exactly this type.
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True),
+    sa.Column("kernel_id", sa.ForeignKey(kernels.c.id), nullable=False, index=True),
+    sa.Column("before", sa.String(16)),
+    sa.Column("after", sa.String(16), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("by", sa.String(255), nullable=False),
+    sa.Column("at", sa.Double, nullable=False),
+)
+
+agents = sa.Table(
+    "agents",
+    metadata,
+    sa.Column("id", sa.String(255), primary_key=True),
+    sa.Column("version", sa.String(64), nullable=False),
+    sa.Column("images", sa.Text, nullable=False),
+    sa.Column("notes", sa.Text, nullable=False),
+    sa.Column("seen_at", sa.Double, nullable=False),
+)
+
+# What an agent has and how much of it is spoken for; kept in step with allocations.
+agent_slots = sa.Table(
+    "agent_slots",
+    metadata,
+    sa.Column("agent_id", sa.ForeignKey(agents.c.id), primary_key=True),
+    sa.Column("slot", sa.String(64), primary_key=True),
+    sa.Column("capacity", sa.BigInteger, nullable=False),
+    sa.Column("reserved", sa.BigInteger, nullable=False),
+    sa.Column("used", sa.BigInteger, nullable=False),
+    sa.CheckConstraint("reserved >= 0", "reserved_not_negative"),
+    sa.CheckConstraint("used >= 0", "used_not_negative"),
+)
+
+# The ledger: what each kernel asked for and what it holds of its agent.
+allocations = sa.Table(
+    "allocations",
+    metadata,
+    sa.Column("kernel_id", sa.ForeignKey(kernels.c.id), primary_key=True),
+    sa.Column("slot", sa.String(64), primary_key=True),
+    sa.Column("requested", sa.BigInteger, nullable=False),
+    sa.Column("reserved", sa.BigInteger, nullable=False),
+    sa.Column("used", sa.BigInteger, nullable=False),
+    sa.Column("freed_at", sa.Double),
+)
+
+vfolders = sa.Table(
+    "vfolders",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("owner", sa.ForeignKey(users.c.id), nullable=False),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("host", sa.String(255), nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    # A name is free again once its folder is deleted.
+    sa.Index(
+        "uq_vfolders_owner_name",
+        "owner",
+        "name",
+        unique=True,
+        sqlite_where=sa.text("status <> 'deleted'"),
+        postgresql_where=sa.text("status <> 'deleted'"),
+    ),
+)

@@ -1,0 +1,84 @@
+"""What every handler of this extension shares; the only place that knows HTTP statuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar
+
+from jupyter_server.base.handlers import APIHandler
+
+from backendai_jupyter import errors
+from backendai_jupyter.domain.records import Viewer
+from backendai_jupyter.manager.manager import Manager
+from backendai_jupyter.provisioning.backend import Backend
+
+T = TypeVar("T")
+
+HTTP_STATUS: Mapping[type[errors.BackendError], int] = {
+    errors.InvalidInput: 400,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.Refused: 403,
+    errors.NeverFits: 400,
+    errors.NoCapacity: 503,
+    errors.LaunchFailed: 500,
+    errors.Unavailable: 503,
+    errors.TimedOut: 504,
+}
+
+
+class DomainErrors(APIHandler):  # type: ignore[misc]
+    """Turns errors of ours into a status, a stable code and the error's own sentence."""
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        error = _ours(kwargs.get("exc_info", (None, None, None))[1])
+        if error is None:
+            super().write_error(status_code, **kwargs)
+            return
+        body = {"code": error.code, "message": str(error), "reason": error.code}
+        for detail in ("field", "slot", "step"):
+            if hasattr(error, detail):
+                body[detail] = getattr(error, detail)
+        self.set_header("Content-Type", "application/json")
+        self.set_status(status_of(error))
+        self.finish(json.dumps(body))
+
+
+class BackendHandler(DomainErrors):
+    """JSON in, JSON out, on behalf of one viewer."""
+
+    auth_resource = "backendai"
+
+    @property
+    def backend(self) -> Backend:
+        backend: Backend = self.settings["backendai_backend"]
+        return backend
+
+    @property
+    def manager(self) -> Manager:
+        return self.backend.manager
+
+    @property
+    def viewer(self) -> Viewer:
+        return self.manager.viewer
+
+    async def ask(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a call to the manager where the manager lives."""
+        return await self.backend.call(work)
+
+    def write_json(self, body: Any, status: int = 200) -> None:
+        self.set_status(status)
+        self.finish(json.dumps(body))
+
+
+def status_of(error: errors.BackendError) -> int:
+    """Return the HTTP status for an error of ours; 500 for those that mean a defect."""
+    return next((HTTP_STATUS[c] for c in type(error).__mro__ if c in HTTP_STATUS), 500)  # type: ignore[index]
+
+
+def _ours(error: BaseException | None) -> errors.BackendError | None:
+    """Return our error, also where jupyter_server has wrapped it in one of its own."""
+    while error is not None and not isinstance(error, errors.BackendError):
+        error = error.__cause__
+    return error

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Set everything up, then run every check and every test.  Arguments go to pytest.
+source "$(dirname "$0")/lib.sh"
+
+scripts/lint.sh
+need dockerd=docker.io iptables=iptables ip=iproute2 debootstrap=debootstrap bwrap=bubblewrap \
+  chromium=chromium ||
+  say "the tests that need them will fail"
+exec .venv/bin/python -m pytest "$@"

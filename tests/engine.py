@@ -1,0 +1,381 @@
+"""A Docker Engine of the tests' own, with images made from Debian packages and wheels.
+
+Nothing of the machine's own engine is touched.  What takes long to make (a Debian base,
+wheels, built images) stays in ``$XDG_CACHE_HOME/backendai_jupyter/test-engine``; run
+``python -m tests.engine`` to fill it ahead of the tests.  Containers get no way to the
+Internet, so all that images need comes from the base or the wheels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import os
+import select
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+from docker import APIClient
+
+from backendai_jupyter.agent.runtime.build import build_image
+from backendai_jupyter.domain.wire import Image
+
+KERNELSPECS = Path(__file__).parents[1] / "kernelspecs"
+HASH_LABEL = "ai.backend.test.hash"
+BASE_REPOSITORY = "backendai-test-base"
+BASE_SUITE, BASE_PYTHON = "bookworm", "3.11"
+BASE_PACKAGES = ("ca-certificates", "fonts-dejavu-core", "python3", "python3-venv", "r-cran-irkernel")
+DEFAULT_MIRROR = "http://deb.debian.org/debian"
+NEEDED = {
+    "dockerd": "docker.io",
+    "debootstrap": "debootstrap",
+    "iptables": "iptables",
+    "ip": "iproute2",
+}
+READY_WITHIN_S = 60.0
+STOP_WITHIN_S = 30.0
+
+
+class PrivateEngine:
+    """A ``dockerd`` with its own data, socket and bridge; one per test run.
+
+    The first run at a time uses the cached data; one beside it begins with none.
+    """
+
+    def __init__(self, cache: Path | None = None) -> None:
+        self.cache = cache or _cache_root()
+        self.cache.mkdir(parents=True, exist_ok=True)
+        self.state = Path(tempfile.mkdtemp(prefix="bj-engine-"))  # short: sockets live here
+        self.url = f"unix://{self.state}/docker.sock"
+        self.pid = 0
+        self._bridge = f"bj{os.getpid()}"
+        self._lock: IO[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Return when the engine answers; raises ``RuntimeError`` with its log otherwise."""
+        _get_commands()
+        data = self._claim_data()
+        _add_bridge(self._bridge)
+        with _ReadySocket(self.state / "ready.sock") as ready, self._log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                [_find("dockerd"), *self._options(data)],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "NOTIFY_SOCKET": str(ready.path), "PATH": _path()},
+            )
+            self.pid = self._process.pid
+            (data / "bj.pid").write_text(str(self.pid))
+            if not ready.wait(self._process):
+                self.stop()
+                raise RuntimeError(f"dockerd did not start:\n{self._log_path.read_text()[-4000:]}")
+        with contextlib.closing(self.client()) as client:
+            for left in client.containers(all=True):  # by a run that was killed
+                client.remove_container(left["Id"], force=True, v=True)
+
+    def stop(self) -> None:
+        """End the engine with all its containers; what is cached stays."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+        subprocess.run([_find("ip"), "link", "del", self._bridge], capture_output=True, check=False)
+        shutil.rmtree(self.state, ignore_errors=True)
+        if self._lock is not None:
+            self._lock.close()
+
+    def client(self) -> Any:
+        """Return a low-level client; the caller closes it."""
+        return APIClient(self.url, version="auto", timeout=600)
+
+    def ensure_images(self, names: Sequence[str] = ("python", "r")) -> dict[str, Image]:
+        """Return the images of these kernelspecs, built where they are missing or outdated."""
+        with _locked(self.cache / "files.lock"):
+            base = self._ensure_base()
+            wheels = _ensure_wheels(self.cache)
+            return {name: self._ensure_image(name, base, wheels) for name in names}
+
+    @property
+    def _log_path(self) -> Path:
+        return self.state / "dockerd.log"
+
+    def _options(self, data: Path) -> list[str]:
+        # Neither the host's firewall nor its forwarding is the tests' business.
+        return [
+            *("--data-root", str(data), "--exec-root", str(self.state / "exec")),
+            *("--pidfile", str(self.state / "docker.pid"), "--host", self.url),
+            *("--bridge", self._bridge, "--iptables=false", "--ip-forward=false"),
+            *("--containerd-namespace", self._bridge, "--exec-opt", "native.cgroupdriver=cgroupfs"),
+        ]
+
+    def _claim_data(self) -> Path:
+        self._lock = (self.cache / "engine.lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _made(self.state / "data")
+        data = _made(self.cache / "data")
+        _end_engine_left_in(data)
+        return data
+
+    def _ensure_base(self) -> str:
+        tarball = _ensure_base_tarball(self.cache)
+        tag = f"{BASE_REPOSITORY}:{_base_key()}"
+        with contextlib.closing(self.client()) as client:
+            if not client.images(name=tag):
+                _say(f"importing {tag}")
+                client.import_image_from_file(str(tarball), BASE_REPOSITORY, _base_key())
+        return tag
+
+    def _ensure_image(self, name: str, base: str, wheels: Path) -> Image:
+        context = KERNELSPECS / name
+        wanted = _hash(base, str(wheels), *(_content(path) for path in sorted(context.iterdir())))
+        tag = f"backendai-{name}:latest"
+        if (found := self._existing(tag, wanted)) is not None:
+            return found
+        _say(f"building {tag}")
+        with_wheels = (context / "requirements.txt").exists()
+        work = build_image(
+            name,
+            context,
+            tag=tag,
+            build_args={
+                "BASE_IMAGE": base,
+                **({"PIP_ARGS": "--no-index --find-links wheels"} if with_wheels else {}),
+            },
+            wheels=wheels if with_wheels else None,
+            url=self.url,
+            on_line=lambda _: None,
+            labels={HASH_LABEL: wanted},
+        )
+        # A thread of its own, because a test's event loop may be set up in this one.
+        with ThreadPoolExecutor(1) as thread:
+            image = thread.submit(asyncio.run, work).result()
+        with contextlib.closing(self.client()) as client:
+            client.prune_images({"dangling": True})
+        return image
+
+    def _existing(self, tag: str, wanted: str) -> Image | None:
+        with contextlib.closing(self.client()) as client:
+            for raw in client.images(name=tag, filters={"label": f"{HASH_LABEL}={wanted}"}):
+                labels = raw["Labels"]
+                return Image(
+                    name=labels["ai.backend.image.name"],
+                    reference=tag,
+                    runtime="docker",
+                    digest=raw["Id"],
+                    size_bytes=raw["Size"],
+                    labels=labels,
+                )
+        return None
+
+
+class _ReadySocket:
+    """Where ``dockerd`` says ``READY=1``, as it does to systemd."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.settimeout(0.2)
+
+    def __enter__(self) -> _ReadySocket:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def wait(self, process: subprocess.Popen[bytes]) -> bool:
+        deadline = time.monotonic() + READY_WITHIN_S
+        while process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutError):
+                if b"READY=1" in self._socket.recv(4096):
+                    return True
+        return False
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[PrivateEngine]:
+    """A private engine that has the images of all kernelspecs."""
+    private = PrivateEngine()
+    try:
+        private.start()
+        private.ensure_images()
+        yield private
+    finally:
+        private.stop()
+
+
+@pytest.fixture(scope="session")
+def engine_url(engine: PrivateEngine) -> str:
+    return engine.url
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let no test pay with its own time for an engine whose cache is empty."""
+    timeout_s = float(config.getini("timeout") or 0)
+    for item in items:
+        wants_engine = {"engine", "engine_url"} & set(getattr(item, "fixturenames", ()))
+        if wants_engine and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(timeout_s, func_only=True))
+
+
+def _cache_root() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "backendai_jupyter" / "test-engine"
+
+
+def _ensure_base_tarball(cache: Path) -> Path:
+    tarball = cache / f"base-{_base_key()}.tar"
+    if tarball.exists():
+        return tarball
+    _say(f"making a Debian base with {', '.join(BASE_PACKAGES)}")
+    root = Path(tempfile.mkdtemp(prefix="bj-base-"))
+    partial = tarball.with_suffix(".partial")
+    try:
+        suite_and_mirror = [BASE_SUITE, str(root), _mirror()]
+        _run([_find("debootstrap"), "--variant=minbase", *suite_and_mirror])
+        # debootstrap itself cannot resolve the virtual packages that R's depend on.
+        lenient = ["-o", "Acquire::Check-Valid-Until=false", "-o", "Acquire::Check-Date=false"]
+        inside = [_find("chroot"), str(root), "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]
+        _run([*inside, *lenient, "update", "-q"])
+        _run([*inside, *lenient, "install", "-qy", "--no-install-recommends", *BASE_PACKAGES])
+        _run([*inside, "clean"])
+        unneeded = ("var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale", "dev")
+        _run(["tar", "-C", str(root), *(f"--exclude=./{p}/*" for p in unneeded), "-cf", str(partial), "."])
+        partial.rename(tarball)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+        partial.unlink(missing_ok=True)
+    return tarball
+
+
+def _ensure_wheels(cache: Path) -> Path:
+    requirements = KERNELSPECS / "python" / "requirements.txt"
+    wheels = cache / f"wheels-{_hash(BASE_PYTHON, _content(requirements))}"
+    if wheels.exists():
+        return wheels
+    _say("downloading wheels for the python image")
+    partial = Path(tempfile.mkdtemp(prefix="wheels-partial-", dir=cache))
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:"]
+    _run([*pip, "--python-version", BASE_PYTHON, "-d", str(partial), "-r", str(requirements)])
+    return partial.rename(wheels)
+
+
+def _base_key() -> str:
+    return _hash(BASE_SUITE, *BASE_PACKAGES)
+
+
+def _mirror() -> str:
+    """Return the mirror of this machine's own packages if it has this suite, or Debian's."""
+    targets = ["apt-get", "indextargets", "--format", "$(CODENAME) $(REPO_URI)"]
+    if shutil.which("apt-get") is None:
+        return DEFAULT_MIRROR
+    listed = subprocess.run(targets, capture_output=True, text=True, check=False).stdout
+    found = (line.split()[1] for line in listed.splitlines() if line.startswith(f"{BASE_SUITE} "))
+    return next(found, DEFAULT_MIRROR)
+
+
+def _get_commands() -> None:
+    missing = [package for command, package in NEEDED.items() if not _has(command)]
+    if not missing:
+        return
+    install = ["apt-get", "install", "-qy", "--no-install-recommends", *missing]
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise RuntimeError(f"Tests need a private Docker Engine: sudo {shlex.join(install)}")
+    _run(["apt-get", "update", "-q"])
+    _run(install)
+
+
+def _add_bridge(name: str) -> None:
+    # Some subnet that nobody on this machine has: containers use it to reach each other.
+    _run([_find("ip"), "link", "add", name, "type", "bridge"])
+    third = os.getpid() % 250 + 1
+    _run([_find("ip"), "addr", "add", f"10.213.{third}.1/24", "dev", name])
+    _run([_find("ip"), "link", "set", name, "up"])
+
+
+def _end_engine_left_in(data: Path) -> None:
+    """End the engine of a run that was killed: it would still hold the data."""
+    with contextlib.suppress(OSError, ValueError):
+        pid = int((data / "bj.pid").read_text())
+        if str(data).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+            descriptor = os.pidfd_open(pid)
+            signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+            select.select([descriptor], [], [], STOP_WITHIN_S)
+            os.close(descriptor)
+
+
+def _made(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _path() -> str:
+    return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # a plain user's lacks them
+
+
+def _has(command: str) -> bool:
+    return shutil.which(command, path=_path()) is not None
+
+
+def _find(command: str) -> str:
+    return shutil.which(command, path=_path()) or command
+
+
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{shlex.join(command)} failed:\n{done.stdout[-4000:]}")
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def _content(path: Path) -> str:
+    return f"{path.name}\0{path.read_text()}"
+
+
+def _say(what: str) -> None:
+    sys.__stderr__.write(f"\ntest engine: {what}\n")  # past pytest's capture: it takes minutes
+
+
+def _main() -> None:
+    private = PrivateEngine()
+    try:
+        private.start()
+        for image in private.ensure_images().values():
+            _say(f"{image.reference} has {image.size_bytes / 1e6:.0f} MB")
+    finally:
+        private.stop()
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,129 @@
+"""Honest small implementations of the seams, and named ones that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+from backendai_jupyter.agent.relay.client import Endpoint
+from backendai_jupyter.agent.runtime.base import HOME, RUN_DIR, ContainerSpec, ContainerState, Inside
+from backendai_jupyter.domain.wire import Connection, Image
+from backendai_jupyter.errors import RuntimeFailed, TimedOut
+
+PYTHON = Image(name="python", reference="memory/python", runtime="memory")
+
+
+class RuntimeInMemory:
+    """A ``KernelRuntime`` whose containers are entries of a dict."""
+
+    name = "memory"
+
+    def __init__(self) -> None:
+        self.containers: dict[str, ContainerState] = {}
+        self.specs: dict[str, ContainerSpec] = {}
+        self.signals: list[tuple[str, int]] = []
+        self.starts = 0
+        self._exits: asyncio.Queue[str] = asyncio.Queue()
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def images(self) -> tuple[Image, ...]:
+        return (PYTHON,)
+
+    def inside(self, spec_run_dir: Path, spec_home_dir: Path) -> Inside:
+        return Inside(RUN_DIR, HOME)
+
+    async def start(self, spec: ContainerSpec) -> ContainerState:
+        existing = self.containers.get(spec.kernel_id)
+        if existing is None or existing.generation != spec.generation:
+            self.starts += 1
+            self.specs[spec.kernel_id] = spec
+            self.containers[spec.kernel_id] = ContainerState(
+                spec.kernel_id, spec.generation, f"c{self.starts}", None
+            )
+        return self.containers[spec.kernel_id]
+
+    async def signal(self, kernel_id: str, signum: int) -> None:
+        self.signals.append((kernel_id, signum))
+
+    async def stop(self, kernel_id: str, *, grace_s: float) -> None:
+        self.containers.pop(kernel_id, None)
+
+    async def list(self) -> list[ContainerState]:
+        return list(self.containers.values())
+
+    async def log_tail(self, kernel_id: str, *, max_bytes: int) -> str:
+        return f"log of {kernel_id}"
+
+    async def exits(self) -> AsyncIterator[str]:
+        while True:
+            yield await self._exits.get()
+
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
+    def die(self, kernel_id: str, exit_code: int, *, oom_killed: bool = False) -> None:
+        """Let the program of a kernel end by itself."""
+        state = self.containers[kernel_id]
+        self.containers[kernel_id] = replace(state, exit_code=exit_code, oom_killed=oom_killed)
+        self._exits.put_nowait(kernel_id)
+
+
+class RuntimeThatRefusesToStart(RuntimeInMemory):
+    async def start(self, spec: ContainerSpec) -> ContainerState:
+        raise RuntimeFailed("no space left on device")
+
+
+class RuntimeWhoseProgramsDieAtOnce(RuntimeInMemory):
+    async def start(self, spec: ContainerSpec) -> ContainerState:
+        state = await super().start(spec)
+        self.die(spec.kernel_id, 1)
+        return state
+
+
+class RuntimeThatStopsOnlyAtTheSecondTry(RuntimeInMemory):
+    def __init__(self) -> None:
+        super().__init__()
+        self.refusals = 1
+
+    async def stop(self, kernel_id: str, *, grace_s: float) -> None:
+        if self.refusals and kernel_id in self.containers:
+            self.refusals -= 1
+            raise RuntimeFailed("the engine is busy")
+        await super().stop(kernel_id, grace_s=grace_s)
+
+
+class RelayInMemory:
+    """Endpoints without sockets behind them."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, Endpoint] = {}
+        self.notices: list[tuple[str, str]] = []
+
+    async def open_kernel(self, kernel_id: str, ipc_prefix: str, key: str) -> Endpoint:
+        first = 40000 + 5 * len(self.open)
+        ports = range(first, first + 5)
+        return self.open.setdefault(kernel_id, Endpoint("127.0.0.1", *ports, "public", "secret"))
+
+    async def close_kernel(self, kernel_id: str) -> None:
+        self.open.pop(kernel_id, None)
+
+    async def notify(self, kernel_id: str, text: str, *, dead: bool = False) -> None:
+        self.notices.append((kernel_id, text))
+
+
+async def answer_at_once(connection: Connection, *, timeout_s: float) -> dict[str, str]:
+    return {"status": "ok"}
+
+
+async def never_answer(connection: Connection, *, timeout_s: float) -> dict[str, str]:
+    await asyncio.Event().wait()
+    raise AssertionError("unreachable")
+
+
+async def time_out(connection: Connection, *, timeout_s: float) -> dict[str, str]:
+    raise TimedOut("The kernel did not answer in time.")

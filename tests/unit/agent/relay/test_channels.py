@@ -1,0 +1,54 @@
+"""What one kernel's channels take from the process, and give back."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from backendai_jupyter.agent.relay.channels import KernelChannels
+from backendai_jupyter.errors import RelayFailed
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def channels(path: Path, bind: str = "127.0.0.1") -> KernelChannels:
+    return KernelChannels("k1", f"{path}/k", "secret", bind)
+
+
+def test_a_hundred_rounds_leave_no_file_and_no_thread(short_tmp_path: Path) -> None:
+    channels(short_tmp_path).close()
+    before = open_files(), threading.active_count()
+    for _ in range(100):
+        channels(short_tmp_path).close()
+    assert (open_files(), threading.active_count()) == before
+
+
+def test_an_address_that_is_not_ours_is_refused_and_leaves_nothing(short_tmp_path: Path) -> None:
+    before = open_files(), threading.active_count()
+    with pytest.raises(RelayFailed, match=r"cannot listen on 192\.0\.2\.1"):
+        channels(short_tmp_path, bind="192.0.2.1")
+    assert (open_files(), threading.active_count()) == before
+
+
+def test_following_the_kernel_elsewhere_keeps_the_endpoint(short_tmp_path: Path) -> None:
+    kernel = channels(short_tmp_path)
+    endpoint, threads = kernel.endpoint(), threading.active_count()
+    kernel.move_to(f"{short_tmp_path}/elsewhere")
+    try:
+        assert kernel.endpoint() == endpoint
+        assert threading.active_count() == threads
+    finally:
+        kernel.close()
+
+
+def test_no_two_kernels_share_a_port_or_a_key(short_tmp_path: Path) -> None:
+    kernels = [channels(short_tmp_path) for _ in range(10)]
+    values = [value for kernel in kernels for value in kernel.endpoint().values()]
+    for kernel in kernels:
+        kernel.close()
+    assert len(set(values)) == len(values) - 9  # all but the ip

@@ -1,0 +1,264 @@
+"""The agent converges its containers to its assignments, whatever goes wrong on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from backendai_jupyter.agent.agent import Agent
+from backendai_jupyter.agent.launch import Tools
+from backendai_jupyter.agent.node import Node
+from backendai_jupyter.cluster import keys
+from backendai_jupyter.cluster.memory import MemoryClusterStore, MemoryLiveStore
+from backendai_jupyter.cluster.seal import Sealer
+from backendai_jupyter.domain.resources import Slots
+from backendai_jupyter.domain.wire import (
+    AgentReport,
+    Assignment,
+    ExitReason,
+    KernelReport,
+    Mount,
+    Phase,
+    Signal,
+)
+from backendai_jupyter.supervisor import Supervisor
+from tests.fakes import (
+    RelayInMemory,
+    RuntimeInMemory,
+    RuntimeThatRefusesToStart,
+    RuntimeThatStopsOnlyAtTheSecondTry,
+    RuntimeWhoseProgramsDieAtOnce,
+    answer_at_once,
+    never_answer,
+    time_out,
+)
+from tests.helpers import eventually
+
+Ask = Callable[..., Awaitable[object]]
+
+
+class OneNode:
+    """An agent over in-memory seams, and what a manager would do to it."""
+
+    def __init__(self, tmp_path: Path, runtime: RuntimeInMemory, ask: Ask) -> None:
+        self.runtime = runtime
+        self.relay = RelayInMemory()
+        self.cluster = MemoryClusterStore()
+        self.live = MemoryLiveStore()
+        self.sealer = Sealer()
+        self.supervisor = Supervisor()
+        self.node = Node(tmp_path / "run", tmp_path / "scratch", os.getuid(), os.getgid())
+        tools = Tools(self.node, {runtime.name: runtime}, self.relay, ask, 60, 0)  # type: ignore[arg-type]
+        self.agent = Agent(
+            "a",
+            capacity=Slots({"cpu": 1}),
+            cluster=self.cluster,
+            live=self.live,
+            sealer=self.sealer,
+            tools=tools,
+            supervisor=self.supervisor,
+            heartbeat_s=0.2,
+        )
+
+    async def assign(self, *, generation: int = 1, **fields: object) -> None:
+        assignment = Assignment(
+            kernel_id="k",
+            session_id="s",
+            owner="u",
+            generation=generation,
+            image=str(fields.pop("image", "python")),
+            argv=("python", "{connection_file}"),
+            env={},
+            limits=Slots({"mem": 512 * 1024**2}),
+            **fields,  # type: ignore[arg-type]
+        )
+        await self.cluster.put(keys.assignment("a", "k"), assignment.model_dump_json())
+
+    async def unassign(self) -> int:
+        return await self.cluster.delete(keys.assignment("a", "k"))
+
+    async def report(self) -> AgentReport:
+        text = await self.live.get(keys.report("a"))
+        assert text is not None
+        return AgentReport.model_validate_json(text)
+
+    async def until(self, phase: Phase, *, generation: int = 1) -> KernelReport:
+        async def found() -> KernelReport | None:
+            for kernel in (await self.report()).kernels:
+                if kernel.phase is phase and kernel.generation == generation:
+                    return kernel
+            return None
+
+        kernel = await eventually(found)
+        assert kernel is not None
+        return kernel
+
+    async def until_nothing_is_left(self, revision: int) -> None:
+        async def gone() -> bool:
+            report = await self.report()
+            return report.revision >= revision and not report.kernels
+
+        await eventually(gone)
+        assert not self.runtime.containers
+        assert not self.relay.open
+        assert not self.node.run_dir("k").exists()
+        assert not self.node.home_dir("k").exists()
+
+
+Start = Callable[..., Awaitable[OneNode]]
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
+    nodes: list[OneNode] = []
+
+    async def make(runtime: RuntimeInMemory | None = None, ask: Ask = answer_at_once) -> OneNode:
+        node = OneNode(tmp_path, runtime or RuntimeInMemory(), ask)
+        await node.agent.start()
+        nodes.append(node)
+        return node
+
+    yield make
+    for node in nodes:
+        await node.supervisor.close()
+
+
+async def test_an_assignment_becomes_a_running_kernel_and_then_nothing(start: Start) -> None:
+    node = await start()
+    await node.assign(mounts=(Mount(source="/srv/x", target="/home/work/data"),))
+    kernel = await node.until(Phase.RUNNING)
+    assert kernel.connection is not None
+    connection = node.sealer.unseal(kernel.connection)
+    assert connection.shell_port == node.relay.open["k"].shell_port
+    spec = node.runtime.specs["k"]
+    assert spec.argv == ("python", "/run/backendai/connection.json")
+    assert (node.node.home_dir("k") / "data").is_dir()
+    assert (spec.run_dir / "connection.json").stat().st_mode & 0o777 == 0o600
+    await node.until_nothing_is_left(await node.unassign())
+
+
+async def test_a_restart_keeps_endpoint_and_key(start: Start) -> None:
+    node = await start()
+    await node.assign()
+    before = await node.until(Phase.RUNNING)
+    await node.assign(generation=2)
+    after = await node.until(Phase.RUNNING, generation=2)
+    assert node.runtime.starts == 2
+    assert before.connection is not None
+    assert after.connection is not None
+    assert node.sealer.unseal(before.connection) == node.sealer.unseal(after.connection)
+
+
+async def test_a_death_is_reported_with_its_reason_and_told_to_the_clients(start: Start) -> None:
+    node = await start()
+    await node.assign()
+    await node.until(Phase.RUNNING)
+    node.runtime.die("k", 137, oom_killed=True)
+    kernel = await node.until(Phase.EXITED)
+    assert kernel.exit is not None
+    assert kernel.exit.reason is ExitReason.OUT_OF_MEMORY
+    assert "512 MiB" in kernel.exit.message
+    assert kernel.exit.log_tail == "log of k"
+    ((told, text),) = node.relay.notices
+    assert told == "k"
+    assert "512 MiB" in text
+
+
+async def test_a_signal_is_delivered_once(start: Start) -> None:
+    node = await start()
+    await node.assign()
+    await node.until(Phase.RUNNING)
+    await node.assign(signal=Signal(seq=1, signum=signal.SIGINT))
+    await eventually(lambda: node.runtime.signals)
+    await node.assign(signal=Signal(seq=1, signum=signal.SIGINT), workdir="/home/work/x")
+    await node.assign(signal=Signal(seq=2, signum=signal.SIGTERM))
+    await eventually(lambda: len(node.runtime.signals) > 1)
+    assert node.runtime.signals == [("k", signal.SIGINT), ("k", signal.SIGTERM)]
+
+
+async def test_an_end_that_was_asked_for_is_not_announced_as_a_death(start: Start) -> None:
+    node = await start()
+    await node.assign()
+    await node.until(Phase.RUNNING)
+    await node.assign(signal=Signal(seq=1, signum=signal.SIGKILL))
+    await eventually(lambda: node.runtime.signals)
+    node.runtime.die("k", 128 + signal.SIGKILL)
+    await node.until(Phase.EXITED)
+    assert node.relay.notices == []
+
+
+@pytest.mark.parametrize(
+    ("runtime", "ask", "image", "step", "words"),
+    [
+        pytest.param(RuntimeInMemory, answer_at_once, "r", "image", "no image 'r'", id="image"),
+        pytest.param(
+            RuntimeThatRefusesToStart, answer_at_once, "python", "container", "no space", id="engine"
+        ),
+        pytest.param(
+            RuntimeWhoseProgramsDieAtOnce, never_answer, "python", "answer", "exit code 1", id="dies"
+        ),
+        pytest.param(RuntimeInMemory, time_out, "python", "answer", "in time", id="silent"),
+    ],
+)
+async def test_a_failed_start_names_its_step_and_leaves_nothing(
+    start: Start, runtime: type[RuntimeInMemory], ask: Ask, image: str, step: str, words: str
+) -> None:
+    node = await start(runtime(), ask)
+    await node.assign(image=image)
+    kernel = await node.until(Phase.FAILED)
+    assert kernel.step == step
+    assert kernel.exit is not None
+    assert words in kernel.exit.message
+    assert not node.runtime.containers
+    assert not node.relay.open
+    await node.until_nothing_is_left(await node.unassign())
+
+
+async def test_an_end_during_a_start_is_obeyed(start: Start) -> None:
+    node = await start(ask=never_answer)
+    await node.assign()
+    await eventually(lambda: node.runtime.containers)
+    await node.until_nothing_is_left(await node.unassign())
+
+
+async def test_a_container_that_nobody_assigned_is_removed(start: Start) -> None:
+    runtime = RuntimeInMemory()
+    node = await start(runtime)
+    await node.assign()
+    await node.until(Phase.RUNNING)
+    spec = runtime.specs["k"]
+    await runtime.start(replace(spec, kernel_id="orphan"))
+    await eventually(lambda: "orphan" not in runtime.containers)
+    assert "k" in runtime.containers
+
+
+async def test_a_removal_that_fails_is_tried_again(start: Start) -> None:
+    node = await start(RuntimeThatStopsOnlyAtTheSecondTry())
+    await node.assign()
+    await node.until(Phase.RUNNING)
+    await node.until_nothing_is_left(await node.unassign())
+
+
+async def test_a_container_that_somebody_else_removed_is_noticed(start: Start) -> None:
+    node = await start()
+    await node.assign()
+    await node.until(Phase.RUNNING)
+    node.runtime.containers.clear()
+    kernel = await node.until(Phase.EXITED)
+    assert kernel.exit is not None
+    assert "removed by somebody else" in kernel.exit.message
+
+
+async def test_a_log_comes_when_it_is_asked_for(start: Start) -> None:
+    node = await start()
+    await node.assign()
+    await node.until(Phase.RUNNING)
+    async with node.live.subscribe(keys.log_hints("k")) as told:
+        await node.live.publish(keys.log_requests("a"), "k")
+        assert await anext(told) == "k"
+    assert await node.live.get(keys.log("k")) == "log of k"

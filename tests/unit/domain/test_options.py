@@ -1,0 +1,73 @@
+"""The ``backendai`` object: layers, and refusals that name the field."""
+
+from __future__ import annotations
+
+import pytest
+
+from backendai_jupyter.domain.options import Options, merge
+from backendai_jupyter.domain.resources import Slots
+from backendai_jupyter.errors import InvalidInput
+
+
+@pytest.mark.parametrize(
+    ("raw", "field"),
+    [
+        pytest.param("big", "backendai", id="no object"),
+        pytest.param({"cpu": 2}, "backendai.cpu", id="unknown field"),
+        pytest.param({"resources": {"gpus": 2}}, "backendai.resources.gpus", id="unknown slot"),
+        pytest.param({"resources": None}, "backendai.resources", id="null resources"),
+        pytest.param({"preset": 3}, "backendai.preset", id="preset is no string"),
+        pytest.param({"cluster_size": "2"}, "backendai.cluster_size", id="size is a string"),
+        pytest.param({"mounts": "data"}, "backendai.mounts", id="mounts is no list"),
+        pytest.param({"mounts": ["../etc"]}, "backendai.mounts", id="mount escapes"),
+        pytest.param({"env": {"A B": "x"}}, "backendai.env.A B", id="bad variable"),
+        pytest.param({"env": {"A": 1}}, "backendai.env.A", id="value is no string"),
+        pytest.param(
+            {"env": {"BACKENDAI_KERNEL_ID": "x"}}, "backendai.env.BACKENDAI_KERNEL_ID", id="ours"
+        ),
+    ],
+)
+def test_malformed_options_name_the_field(raw: object, field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        Options.parse(raw)
+    assert caught.value.field == field
+
+
+def test_later_layers_win_slot_by_slot_and_variable_by_variable() -> None:
+    metadata = Options.parse({"resources": {"cpu": 2, "mem": "2g"}, "env": {"A": "1", "B": "1"}})
+    explicit = Options.parse({"resources": {"mem": "4g"}, "env": {"B": "2"}, "preset": "small"})
+    merged = merge([metadata, explicit])
+    assert merged.resources == Slots.parse({"cpu": 2, "mem": "4g"})
+    assert merged.env == {"A": "1", "B": "2"}
+    assert merged.preset == "small"
+
+
+def test_an_empty_list_of_mounts_means_none_and_no_list_means_all() -> None:
+    assert merge([Options.parse({"mounts": ["data"]}), Options.parse({})]).mounts == ["data"]
+    assert merge([Options.parse({"mounts": ["data"]}), Options.parse({"mounts": []})]).mounts == []
+
+
+@pytest.mark.parametrize("text", ["cpu=2, mem=4g", '{"cpu": 2, "mem": "4g"}'])
+def test_the_environment_spells_resources_in_two_ways(text: str) -> None:
+    options = Options.from_environment({"BACKENDAI_RESOURCES": text, "HOME": "/"})
+    assert options.resources == Slots.parse({"cpu": 2, "mem": "4g"})
+
+
+@pytest.mark.parametrize(
+    ("environ", "field"),
+    [
+        ({"BACKENDAI_RESOURCES": "cpu"}, "BACKENDAI_RESOURCES"),
+        ({"BACKENDAI_RESOURCES": "{"}, "BACKENDAI_RESOURCES"),
+        ({"BACKENDAI_RESOURCES": "cpu=x"}, "BACKENDAI_RESOURCES.cpu"),
+        ({"BACKENDAI_MOUNTS": "a/b"}, "BACKENDAI_MOUNTS"),
+    ],
+)
+def test_a_malformed_variable_is_named(environ: dict[str, str], field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        Options.from_environment(environ)
+    assert caught.value.field == field
+
+
+def test_variables_that_are_set_inside_kernels_ask_for_nothing() -> None:
+    environ = {"BACKENDAI_CLUSTER_SIZE": "3", "BACKENDAI_SESSION_ID": "x"}
+    assert Options.from_environment(environ) == Options()

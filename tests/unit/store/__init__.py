@@ -1,0 +1,1 @@
+"""Tests of the SQL room, each on its own SQLite file."""

@@ -1,0 +1,145 @@
+"""The database's edge: files, transactions, and what happens when it is out of reach."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from backendai_jupyter.errors import Unavailable
+from backendai_jupyter.store.engine import Database, name_of
+from backendai_jupyter.store.tables import users
+from tests.unit.store.samples import add_user
+
+
+async def names(database: Database) -> list[str]:
+    async with database.read() as conn:
+        return list((await conn.execute(sa.select(users.c.name))).scalars())
+
+
+async def test_only_its_user_can_read_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "backendai.db"
+    database = await Database.open(f"sqlite+aiosqlite:///{path}")
+    async with database.write() as conn:
+        await conn.execute(sa.text("CREATE TABLE t (x INTEGER)"))
+        files = [p for p in path.parent.iterdir() if p.name.startswith("backendai.db")]
+        assert len(files) == 3  # with its write-ahead log
+        assert {stat.S_IMODE(p.stat().st_mode) for p in files} == {0o600}
+    await database.close()
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+async def test_a_file_that_others_could_read_is_closed_to_them(url: str, tmp_path: Path) -> None:
+    path = tmp_path / "backendai.db"
+    path.chmod(0o644)
+    await (await Database.open(url)).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_an_error_undoes_the_whole_transaction(database: Database) -> None:
+    with pytest.raises(KeyError):
+        async with database.write() as conn:
+            values = {"id": "1", "name": "ann", "created_at": 1.0}
+            await conn.execute(sa.insert(users).values(**values))
+            raise KeyError("later")
+    assert await names(database) == []
+
+
+async def test_a_cancelled_write_leaves_nothing_behind(database: Database) -> None:
+    entered = asyncio.Event()
+
+    async def write_and_hang() -> None:
+        async with database.write() as conn:
+            values = {"id": "1", "name": "ann", "created_at": 1.0}
+            await conn.execute(sa.insert(users).values(**values))
+            entered.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(write_and_hang())
+    await entered.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await add_user(database, "bob")
+    assert await names(database) == ["bob"]
+
+
+async def test_writes_cancelled_at_any_point_leave_the_database_usable(database: Database) -> None:
+    for turn in range(40):
+        task = asyncio.create_task(add_user(database, f"user {turn}"))
+        await asyncio.wait({task}, timeout=turn / 20_000)  # a little further each time
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    await add_user(database, "last")
+    assert "last" in await names(database)
+
+
+async def test_a_reader_does_not_wait_for_a_writer(database: Database) -> None:
+    async with database.write() as conn:
+        values = {"id": "1", "name": "ann", "created_at": 1.0}
+        await conn.execute(sa.insert(users).values(**values))
+        assert await asyncio.wait_for(names(database), 5) == []
+    assert await names(database) == ["ann"]
+
+
+async def test_a_read_connection_cannot_write(database: Database) -> None:
+    with pytest.raises(Unavailable, match="readonly"):
+        async with database.read() as conn:
+            await conn.execute(sa.delete(users))
+
+
+async def test_a_lock_held_too_long_elsewhere_is_unavailable_by_name(
+    url: str, tmp_path: Path
+) -> None:
+    database = await Database.open(url, busy_timeout_s=0.05)
+    other = sqlite3.connect(tmp_path / "backendai.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(Unavailable, match=r"backendai\.db"):
+        await add_user(database, "ann")
+    other.execute("ROLLBACK")
+    other.close()
+    await add_user(database, "ann")
+    assert await names(database) == ["ann"]
+    await database.close()
+
+
+async def test_a_writer_that_never_ends_makes_the_others_unavailable(url: str) -> None:
+    database = await Database.open(url, busy_timeout_s=0.05)
+    async with database.write():
+        with pytest.raises(Unavailable, match="too busy"):
+            await add_user(database, "ann")
+    await add_user(database, "ann")
+    await database.close()
+
+
+async def test_a_path_that_cannot_be_a_file_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Unavailable, match="file"):
+        await Database.open(f"sqlite+aiosqlite:///{tmp_path}/file/backendai.db")
+
+
+async def test_a_file_of_another_kind_is_unavailable(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("these are not the rows that you are looking for\n" * 100)
+    with pytest.raises(Unavailable, match=r"notes\.txt"):
+        await Database.open(f"sqlite+aiosqlite:///{path}")
+
+
+async def test_a_wrong_statement_is_not_taken_for_an_outage(database: Database) -> None:
+    with pytest.raises(sa.exc.OperationalError):
+        async with database.read() as conn:
+            await conn.execute(sa.text("SELECT * FROM no_such_table"))
+
+
+async def test_closing_twice_is_harmless(url: str) -> None:
+    database = await Database.open(url)
+    await database.close()
+    await database.close()
+
+
+def test_a_message_never_shows_the_password() -> None:
+    url = sa.make_url("postgresql+psycopg://ann:hush@db.example/backendai?password=hush")
+    assert name_of(url) == "postgresql+psycopg://ann:***@db.example/backendai"
