@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from jupyter_server.extension.application import ExtensionApp
-from jupyter_server.files.handlers import FilesHandler
 from jupyter_server.serverapp import ServerApp
 
 from backendai_jupyter.config import BackendAI, BackendAIAgent
@@ -41,7 +40,6 @@ class BackendAIExtension(ExtensionApp):  # type: ignore[misc]
         serverapp.contents_manager_class = VFolderContentsManager
         manager_name = f"{BackendAIKernelManager.__module__}.{BackendAIKernelManager.__name__}"
         serverapp.config.MappingKernelManager.kernel_manager_class = manager_name
-        serverapp.config.ContentsManager.files_handler_class = FilesHandler
         super()._link_jupyter_server_extension(serverapp)
 
     def initialize_settings(self) -> None:

@@ -68,7 +68,9 @@ class Loop:
             await asyncio.sleep(delay_s)
             return
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), self._period_s)
+            # Not wait_for: until Python 3.12 it can swallow a cancellation.
+            async with asyncio.timeout(self._period_s):
+                await self._wake.wait()
 
 
 class Supervisor:

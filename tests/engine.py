@@ -31,6 +31,7 @@ import pytest
 from docker import APIClient
 
 from backendai_jupyter.agent.runtime.build import build_image
+from backendai_jupyter.agent.runtime.docker_engine import image_of
 from backendai_jupyter.domain.wire import Image
 
 KERNELSPECS = Path(__file__).parents[1] / "kernelspecs"
@@ -175,15 +176,7 @@ class PrivateEngine:
     def _existing(self, tag: str, wanted: str) -> Image | None:
         with contextlib.closing(self.client()) as client:
             for raw in client.images(name=tag, filters={"label": f"{HASH_LABEL}={wanted}"}):
-                labels = raw["Labels"]
-                return Image(
-                    name=labels["ai.backend.image.name"],
-                    reference=tag,
-                    runtime="docker",
-                    digest=raw["Id"],
-                    size_bytes=raw["Size"],
-                    labels=labels,
-                )
+                return image_of(raw["Labels"]["ai.backend.image.name"], tag, raw, raw["Labels"])
         return None
 
 
@@ -229,12 +222,21 @@ def engine_url(engine: PrivateEngine) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let no test pay with its own time for an engine whose cache is empty."""
+    """Let no test pay with its own time for an engine whose cache is empty.
+
+    A test that asks for the engine only while it is set up says so with the mark ``docker``,
+    which a parameter of a fixture can carry.
+    """
     timeout_s = float(config.getini("timeout") or 0)
     for item in items:
-        wants_engine = {"engine", "engine_url"} & set(getattr(item, "fixturenames", ()))
+        asked_for = set(getattr(item, "fixturenames", ())) & {"engine", "engine_url"}
+        wants_engine = asked_for or item.get_closest_marker("docker")
         if wants_engine and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(timeout_s, func_only=True))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "docker: runs on the private engine")
 
 
 def _cache_root() -> Path:
@@ -364,7 +366,7 @@ def _content(path: Path) -> str:
 
 
 def _say(what: str) -> None:
-    sys.__stderr__.write(f"\ntest engine: {what}\n")  # past pytest's capture: it takes minutes
+    sys.stderr.write(f"test engine: {what}\n")
 
 
 def _main() -> None:

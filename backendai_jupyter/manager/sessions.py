@@ -7,7 +7,7 @@ import contextlib
 import re
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.states import FINAL, Status
 from backendai_jupyter.domain.wire import Connection, Mount
 from backendai_jupyter.errors import (
+    Conflict,
     InvalidInput,
     LaunchFailed,
     NotFound,
@@ -104,25 +105,22 @@ class Sessions:
         check_can_ever_fit(candidates, slots)
         mounts = await self._vfolders.mounts(viewer, options.mounts)
         workdir, mounts = _workdir(request, mounts)
-        kernel_id = await self._fresh_id(request.kernel_id)
-        session = await self._store.create(
-            NewSession(
-                id=kernel_id,
-                kernel_id=kernel_id,
-                owner=viewer.user_id,
-                name=request.name or f"{request.kernelspec}-{kernel_id[:8]}",
-                cluster_id=self._cluster_id,
-                kernelspec=request.kernelspec,
-                image=request.image,
-                argv=request.argv,
-                env={**request.env, **merge([request.defaults, options]).env},
-                slots=slots,
-                mounts=mounts,
-                workdir=workdir,
-            ),
-            now=self._now(),
+        env = merge([request.defaults, options]).env
+        new = NewSession(
+            id="",
+            owner=viewer.user_id,
+            name=request.name or request.kernelspec,
+            cluster_id=self._cluster_id,
+            kernelspec=request.kernelspec,
+            image=request.image,
+            argv=request.argv,
+            env={**request.env, **env},
+            slots=slots,
+            mounts=mounts,
+            workdir=workdir,
         )
-        await self._board.post([Notice(kernel_id, Status.PENDING, "", generation=1)])
+        session = await self._create(new, request.kernel_id)
+        await self._board.post([Notice(session.main.id, Status.PENDING, "", generation=1)])
         self._enqueued()
         return session
 
@@ -229,10 +227,15 @@ class Sessions:
         except NotFound as error:
             raise InvalidInput("backendai.preset", str(error)) from None
 
-    async def _fresh_id(self, wish: str | None) -> str:
-        if wish is None or not _KERNEL_ID.fullmatch(wish) or await self._store.exists(wish):
-            return str(uuid.uuid4())
-        return wish
+    async def _create(self, new: NewSession, wish: str | None) -> ComputeSession:
+        """Write the rows under the id that is wished for, unless it was used before."""
+        if wish is not None and _KERNEL_ID.fullmatch(wish):
+            with contextlib.suppress(Conflict):
+                return await self._store.create(
+                    replace(new, id=wish, kernel_id=wish), now=self._now()
+                )
+        fresh = str(uuid.uuid4())
+        return await self._store.create(replace(new, id=fresh, kernel_id=fresh), now=self._now())
 
 
 def _workdir(request: Request, mounts: tuple[Mount, ...]) -> tuple[str, tuple[Mount, ...]]:

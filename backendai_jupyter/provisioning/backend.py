@@ -25,7 +25,8 @@ from backendai_jupyter.agent.node import Node, kernel_identity, measure_capacity
 from backendai_jupyter.agent.relay.client import RelayClient
 from backendai_jupyter.agent.relay.probe import kernel_info
 from backendai_jupyter.agent.runtime.base import KernelRuntime
-from backendai_jupyter.agent.runtime.docker import DockerRuntime, find_engine
+from backendai_jupyter.agent.runtime.docker import DockerRuntime
+from backendai_jupyter.agent.runtime.docker_engine import find_engine
 from backendai_jupyter.agent.runtime.process import ProcessRuntime
 from backendai_jupyter.cluster.memory import MemoryClusterStore, MemoryLiveStore
 from backendai_jupyter.cluster.seal import Sealer

@@ -8,6 +8,7 @@ import threading
 from traitlets.config import Config
 
 from backendai_jupyter.config import load_files
+from backendai_jupyter.errors import Unavailable
 from backendai_jupyter.provisioning.backend import Backend
 
 
@@ -30,6 +31,14 @@ class Backends:
         with self._lock:
             self._backend, self._users = backend, 0
             self._serving = backend is not None
+
+    @property
+    def backend(self) -> Backend:
+        """The backend of this process; raises ``Unavailable`` when there is none."""
+        backend = self._backend
+        if backend is None:
+            raise Unavailable("No Backend.AI backend runs in this process; is its server stopping?")
+        return backend
 
     @property
     def serving(self) -> bool:

@@ -74,6 +74,11 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):  # type: ignore[
 
     start_kernel = _async_start_kernel
 
+    def cwd_for_path(self, path: str, **kwargs: Any) -> str:
+        """Return where on this host a local kernel works for a contents path."""
+        directory: str = self.parent.contents_manager.host_directory(path)
+        return directory
+
     def _is_ours(self, kernel_name: str) -> bool:
         spec = self.kernel_spec_manager.get_kernel_spec(kernel_name)
         stanza = spec.metadata.get("kernel_provisioner", {})

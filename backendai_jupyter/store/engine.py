@@ -109,7 +109,7 @@ def unavailable_as(name: str) -> Iterator[None]:
         if not _is_out_of_reach(error):
             raise
         raise Unavailable(
-            f"The database {name} cannot be used now ({error.orig}); "
+            f"The database {name} cannot be used now ({_first_line(error.orig)}); "
             "see that it is there and writable, and try again."
         ) from error
     except OSError as error:
@@ -186,3 +186,7 @@ def _is_out_of_reach(error: sa.exc.DBAPIError) -> bool:
     if code is not None:
         return code & 0xFF in _OUT_OF_REACH
     return isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)
+
+
+def _first_line(error: BaseException | None) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -39,7 +39,8 @@ async def upsert(
 
 @cache  # building a statement costs more than running it
 def _insert_if_absent(dialect: str, table: sa.Table) -> sa.Insert:
-    return _insert(dialect, table).on_conflict_do_nothing()
+    statement = _insert(dialect, table).on_conflict_do_nothing()
+    return statement.execution_options(preserve_rowcount=True)  # else psycopg's gets lost
 
 
 def _insert(dialect: str, table: sa.Table) -> sqlite.Insert | postgresql.Insert:

@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 from jupyter_server.base.handlers import APIHandler
+from pydantic import BaseModel
 
 from backendai_jupyter import errors
 from backendai_jupyter.domain.records import Viewer
@@ -67,9 +68,13 @@ class BackendHandler(DomainErrors):
         """Run a call to the manager where the manager lives."""
         return await self.backend.call(work)
 
-    def write_json(self, body: Any, status: int = 200) -> None:
-        self.set_status(status)
-        self.finish(json.dumps(body))
+    def respond(self, body: BaseModel | None) -> None:
+        """Answer with ``body``, or with nothing but success."""
+        if body is None:
+            self.set_status(204)
+            self.finish()
+        else:
+            self.finish(body.model_dump_json())
 
 
 def status_of(error: errors.BackendError) -> int:

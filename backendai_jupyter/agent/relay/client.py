@@ -133,7 +133,8 @@ class RelayClient:
         if self._writer is None:
             return
         try:
-            await self._ask("stop" if stop else "detach")
+            if not self._gone.is_set():
+                await self._ask("stop" if stop else "detach")
             if stop:
                 await self._until_gone()
         finally:

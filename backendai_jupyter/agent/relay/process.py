@@ -16,6 +16,7 @@ from typing import Any
 
 from backendai_jupyter.agent.relay.channels import KernelChannels
 from backendai_jupyter.errors import RelayFailed
+from backendai_jupyter.supervisor import Supervisor
 
 PROTOCOL = 1  # raised when an older agent could no longer talk to this process
 MAX_LINE_BYTES = 16 << 20
@@ -38,6 +39,7 @@ class RelayProcess:
         self._kernels: dict[str, KernelChannels] = {}
         self._owner: asyncio.StreamWriter | None = None
         self._ended = asyncio.Event()
+        self._supervisor = Supervisor()
         self._operations: dict[str, Callable[[Request], Awaitable[Request]]] = {
             "open": self._open,
             "close": self._close,
@@ -60,8 +62,9 @@ class RelayProcess:
         await self._ended.wait()
         server.close()
         self._control.unlink(missing_ok=True)
-        closing = [self._close({"kernel_id": kernel_id}) for kernel_id in self._kernels]
+        closing = [self._close({"kernel_id": kernel_id}) for kernel_id in list(self._kernels)]
         await asyncio.gather(*closing)
+        await self._supervisor.close()
 
     def stop(self) -> None:
         """Make ``run`` return soon."""
@@ -69,9 +72,9 @@ class RelayProcess:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            # Each in a task, for closing takes a while: they begin, and so act, in order.
             while line := await reader.readline():
-                writer.write(json.dumps(await self._answer(line, writer)).encode() + b"\n")
-                await writer.drain()
+                self._supervisor.task("request", self._reply(line, writer))
         except (ConnectionError, ValueError):  # it left, or sent a line without an end
             log.warning("a control connection broke off")
         finally:
@@ -79,6 +82,11 @@ class RelayProcess:
                 self._owner = None
                 self._miss_owner()
             writer.close()
+
+    async def _reply(self, line: bytes, writer: asyncio.StreamWriter) -> None:
+        answer = await self._answer(line, writer)
+        if not writer.is_closing():
+            writer.write(json.dumps(answer).encode() + b"\n")
 
     def _miss_owner(self) -> None:
         if self._owner is None and not self._keep_orphans and not self._ended.is_set():

@@ -33,18 +33,18 @@ class KernelDir:
     generation: int
     container_id: str
 
-    @classmethod
-    def create(cls, path: Path, kernel_id: str, generation: int, container_id: str) -> KernelDir:
-        path.mkdir(mode=0o700)
-        (path / "log").touch(mode=0o600)
+    def create(self) -> None:
+        """Make it anew; what an agent left behind that was killed while at it goes first."""
+        self.remove()
+        self.path.mkdir(mode=0o700)
+        (self.path / "log").touch(mode=0o600)
         state = {
-            "kernel_id": kernel_id,
-            "generation": generation,
-            "container_id": container_id,
+            "kernel_id": self.kernel_id,
+            "generation": self.generation,
+            "container_id": self.container_id,
         }
-        (path / "state.new").write_text(json.dumps(state))
-        (path / "state.new").rename(path / "state.json")
-        return cls(path, **state)
+        (self.path / "state.new").write_text(json.dumps(state))
+        (self.path / "state.new").rename(self.path / "state.json")
 
     @classmethod
     def read(cls, path: Path) -> KernelDir | None:
@@ -82,8 +82,10 @@ class KernelDir:
             return False
         with contextlib.suppress(ProcessLookupError):
             # As jupyter_client does for a local kernel: what it started is interrupted too.
-            if os.getpgid(pid) == pid:
-                os.killpg(pid, signum)
+            # In a sandbox its first process leads the group and is deaf to all but SIGKILL.
+            group = os.getpgid(pid)
+            if group in (pid, self._sandbox_init()):
+                os.killpg(group, signum)
             else:
                 os.kill(pid, signum)
         return True
@@ -142,9 +144,10 @@ def remove_tree(path: Path) -> None:
     with contextlib.suppress(OSError):
         shutil.rmtree(path)
         return
-    for directory, _, _ in os.walk(path):
-        with contextlib.suppress(OSError):
-            os.chmod(directory, 0o700, follow_symlinks=True)
+    for directory, names, _ in os.walk(path):
+        for name in names:  # before the walk comes to them
+            if not (child := Path(directory, name)).is_symlink():
+                child.chmod(0o700)
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(path)
 

@@ -64,9 +64,9 @@ async def counters(database: Database) -> dict[str, tuple[int, int]]:
         return {slot: (reserved, used) for slot, reserved, used in rows}
 
 
-async def held(database: Database, kernel_id: str) -> dict[str, tuple[int, int, bool]]:
-    """Return (reserved, used, freed) for each slot of a kernel's ledger rows."""
+async def held(database: Database, kernel_id: str) -> dict[str, tuple[int, int, float | None]]:
+    """Return (reserved, used, freed_at) for each slot of a kernel's ledger rows."""
     query = sa.select(allocations).where(allocations.c.kernel_id == kernel_id)
     async with database.read() as conn:
         rows = await conn.execute(query)
-        return {r.slot: (r.reserved, r.used, r.freed_at is not None) for r in rows}
+        return {r.slot: (r.reserved, r.used, r.freed_at) for r in rows}

@@ -60,7 +60,7 @@ async def test_slots_are_reserved_then_used_then_given_back(
     assert (await agents.get("a1")).used == ONE_CPU  # until its container is gone
     await move(sessions, session, Status.TERMINATED)
     assert await counters(database) == NOTHING
-    assert await held(database, session.main.id) == {"cpu": (0, 0, True), "mem": (0, 0, True)}
+    assert await held(database, session.main.id) == {"cpu": (0, 0, 12.0), "mem": (0, 0, 12.0)}
 
 
 async def test_a_kernel_put_back_in_the_queue_gives_its_slots_back_and_can_be_placed_again(
@@ -94,6 +94,7 @@ async def test_freeing_twice_is_harmless(
     async with database.write() as conn:
         await ledger.free(conn, ended, now=20.0)
     assert await counters(database) == {"cpu": (0, 1000), "mem": (0, GIB * 1000)}
+    assert (await held(database, ended.id))["cpu"] == (0, 0, 12.0)
 
 
 async def test_a_claim_that_does_not_fit_changes_nothing(

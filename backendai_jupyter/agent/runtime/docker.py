@@ -1,0 +1,298 @@
+"""Run kernel programs as containers of a Docker Engine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from docker.errors import APIError, ImageNotFound, NotFound
+
+from backendai_jupyter.agent.runtime.base import (
+    HOME,
+    RUN_DIR,
+    ContainerSpec,
+    ContainerState,
+    Inside,
+)
+from backendai_jupyter.agent.runtime.docker_config import (
+    LABEL_AGENT,
+    LABEL_CLUSTER,
+    LABEL_GENERATION,
+    LABEL_KERNEL,
+    container_config,
+    container_name,
+)
+from backendai_jupyter.agent.runtime.docker_engine import connect, in_words, read_images, said
+from backendai_jupyter.agent.runtime.docker_events import ExitEvents
+from backendai_jupyter.domain.wire import Image
+from backendai_jupyter.errors import RuntimeFailed
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAX_CALLS = 32  # at once; one that stops a kernel takes as long as the kernel's grace
+_NOT_ENDED = {"created", "running", "paused", "restarting"}
+_KILLED = 137
+# What `docker info` says about the node, and what it means when it says no.
+_ABILITIES = {
+    "MemoryLimit": "The Docker Engine cannot limit the memory of kernels here.",
+    "SwapLimit": "The Docker Engine cannot keep kernels from swap space here.",
+    "CpuCfsQuota": "The Docker Engine cannot limit the CPU time of kernels here.",
+    "PidsLimit": "The Docker Engine cannot limit the number of a kernel's processes here.",
+}
+
+
+class DockerRuntime:
+    """Containers of one agent, known by their labels; see ``KernelRuntime``.
+
+    All calls of the blocking SDK are made on threads of this object's own.
+    """
+
+    name = "docker"
+
+    def __init__(
+        self,
+        *,
+        agent_id: str,
+        cluster_id: str,
+        url: str | None = None,
+        network: str = "bridge",
+        pids_limit: int = 512,
+    ) -> None:
+        self._agent_id = agent_id
+        self._cluster_id = cluster_id
+        self._url = url
+        self._network = network
+        self._pids_limit = pids_limit
+        self._with_init = True
+        self._notes: tuple[str, ...] = ()
+        self._client: Any = None
+        self._events: ExitEvents | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._exits: asyncio.Queue[str] = asyncio.Queue()
+
+    async def open(self) -> None:
+        self._threads = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="docker")
+        try:
+            info = await self._call("say what it can do", self._connect)
+        except RuntimeFailed:
+            self._threads.shutdown()
+            raise
+        self._with_init = _has_init(info)
+        self._notes = tuple(_cannot(info, with_init=self._with_init))
+        loop = asyncio.get_running_loop()
+        self._events = ExitEvents(
+            self._url,
+            labels=self._own_labels(),
+            since=info["SystemTime"],
+            on_exit=lambda labels: _hand_over(loop, self._exits, labels),
+        )
+        self._events.start()
+
+    async def close(self) -> None:
+        if self._threads is None or self._events is None:
+            return
+        await asyncio.to_thread(self._events.close)
+        await asyncio.to_thread(self._threads.shutdown)
+        self._client.close()
+
+    async def images(self) -> tuple[Image, ...]:
+        return await self._call("list its images", lambda: read_images(self._client))
+
+    def inside(self, spec_run_dir: Path, spec_home_dir: Path) -> Inside:
+        return Inside(run_dir=RUN_DIR, home=HOME)
+
+    async def start(self, spec: ContainerSpec) -> ContainerState:
+        return await self._call("start the kernel", lambda: self._start(spec))
+
+    async def signal(self, kernel_id: str, signum: int) -> None:
+        await self._call("signal the kernel", lambda: self._signal(kernel_id, signum))
+
+    async def stop(self, kernel_id: str, *, grace_s: float) -> None:
+        await self._call("stop the kernel", lambda: self._stop(kernel_id, math.ceil(grace_s)))
+
+    async def list(self) -> list[ContainerState]:
+        return await self._call("list its containers", self._list)
+
+    async def log_tail(self, kernel_id: str, *, max_bytes: int) -> str:
+        return await self._call("read the log", lambda: self._log_tail(kernel_id, max_bytes))
+
+    async def exits(self) -> AsyncIterator[str]:
+        while True:
+            yield await self._exits.get()
+
+    def notes(self) -> tuple[str, ...]:
+        return self._notes
+
+    # What follows runs on the threads.
+
+    async def _call(self, doing: str, blocking: Callable[[], T]) -> T:
+        if self._threads is None:
+            raise RuntimeFailed("The Docker runtime is not open.")
+
+        def work() -> T:
+            with in_words(doing, self._url):
+                return blocking()
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def _connect(self) -> dict[str, Any]:
+        self._client = connect(self._url, connections=MAX_CALLS)
+        info: dict[str, Any] = self._client.info()
+        return info
+
+    def _start(self, spec: ContainerSpec) -> ContainerState:
+        for found in self._containers(spec.kernel_id):
+            generation = _generation(found)
+            if generation == spec.generation:
+                if found["State"] == "created":  # an agent died before it went on
+                    self._run(found["Id"], spec)
+                return self._state(found) or _running(found["Id"], spec)
+            if generation > spec.generation:
+                raise RuntimeFailed(
+                    f"Generation {generation} of kernel {spec.kernel_id} exists already; "
+                    f"generation {spec.generation} is out of date."
+                )
+            self._remove(found["Id"])
+        container_id = self._create(spec)
+        self._run(container_id, spec)
+        return _running(container_id, spec)
+
+    def _create(self, spec: ContainerSpec) -> str:
+        config = container_config(
+            spec,
+            agent_id=self._agent_id,
+            cluster_id=self._cluster_id,
+            network=self._network,
+            pids_limit=self._pids_limit,
+            with_init=self._with_init,
+        )
+        try:
+            made = self._client.create_container_from_config(config, container_name(spec))
+        except ImageNotFound as error:
+            raise RuntimeFailed(
+                f"The Docker Engine has no image {spec.image.reference!r}; build it with "
+                f"'jupyter backendai image build {spec.image.name}'."
+            ) from error
+        return str(made["Id"])
+
+    def _run(self, container_id: str, spec: ContainerSpec) -> None:
+        try:
+            self._client.start(container_id)
+        except APIError as error:
+            self._remove(container_id)
+            raise RuntimeFailed(
+                f"Docker could not start {spec.argv[0]!r} in {spec.image.reference!r}: {said(error)}"
+            ) from error
+
+    def _signal(self, kernel_id: str, signum: int) -> None:
+        for found in self._containers(kernel_id):
+            if found["State"] == "running":
+                try:
+                    self._client.kill(found["Id"], signum)
+                except APIError as error:
+                    _unless(error, 404, 409)  # it ended in the meantime
+
+    def _stop(self, kernel_id: str, grace_s: int) -> None:
+        for found in self._containers(kernel_id):
+            try:
+                self._client.stop(found["Id"], timeout=grace_s)
+            except NotFound:
+                continue
+            self._remove(found["Id"])
+
+    def _remove(self, container_id: str) -> None:
+        try:
+            self._client.remove_container(container_id, force=True, v=True)
+        except APIError as error:
+            _unless(error, 404, 409)
+            if error.status_code == 409:  # somebody else is removing it
+                self._wait_until_removed(container_id)
+
+    def _wait_until_removed(self, container_id: str) -> None:
+        try:
+            self._client.wait(container_id, condition="removed")
+        except NotFound:
+            return
+
+    def _list(self) -> list[ContainerState]:
+        states = (self._state(found) for found in self._containers())
+        return [state for state in states if state is not None]
+
+    def _log_tail(self, kernel_id: str, max_bytes: int) -> str:
+        found = max(self._containers(kernel_id), key=_generation, default=None)
+        if found is None:
+            return ""
+        raw: bytes = self._client.logs(found["Id"], tail=max_bytes)  # a line has a byte at least
+        return raw[-max_bytes:].decode("utf-8", "replace")
+
+    def _containers(self, kernel_id: str | None = None) -> list[dict[str, Any]]:
+        labels = self._own_labels()
+        if kernel_id is not None:
+            labels.append(f"{LABEL_KERNEL}={kernel_id}")
+        found: list[dict[str, Any]] = self._client.containers(all=True, filters={"label": labels})
+        return found
+
+    def _own_labels(self) -> list[str]:
+        return [f"{LABEL_AGENT}={self._agent_id}", f"{LABEL_CLUSTER}={self._cluster_id}"]
+
+    def _state(self, found: Mapping[str, Any]) -> ContainerState | None:
+        """Return the state of a listed container, or None if it is gone by now."""
+        exit_code, oom_killed = None, False
+        if found["State"] not in _NOT_ENDED:
+            try:
+                state = self._client.inspect_container(found["Id"])["State"]
+            except NotFound:
+                return None
+            exit_code = int(state["ExitCode"])
+            # The engine also says so when only a program that the kernel had started was killed.
+            oom_killed = bool(state["OOMKilled"]) and exit_code == _KILLED
+        return ContainerState(
+            kernel_id=found["Labels"][LABEL_KERNEL],
+            generation=_generation(found),
+            container_id=found["Id"],
+            exit_code=exit_code,
+            oom_killed=oom_killed,
+        )
+
+
+def _running(container_id: str, spec: ContainerSpec) -> ContainerState:
+    return ContainerState(spec.kernel_id, spec.generation, container_id, None)
+
+
+def _generation(found: Mapping[str, Any]) -> int:
+    return int(found["Labels"][LABEL_GENERATION])
+
+
+def _unless(error: APIError, *harmless: int) -> None:
+    if error.status_code not in harmless:
+        raise error
+
+
+def _has_init(info: Mapping[str, Any]) -> bool:
+    # Where it finds no such program the engine says N/A.
+    return (info.get("InitCommit") or {}).get("ID", "") != "N/A"
+
+
+def _cannot(info: Mapping[str, Any], *, with_init: bool) -> list[str]:
+    missing = [note for ability, note in _ABILITIES.items() if info.get(ability) is False]
+    if not any("seccomp" in option for option in info.get("SecurityOptions") or ()):
+        missing.append("The Docker Engine cannot filter the system calls of kernels here.")
+    if not with_init:
+        missing.append("The Docker Engine has no docker-init: dead child processes pile up.")
+    return missing
+
+
+def _hand_over(
+    loop: asyncio.AbstractEventLoop, exits: asyncio.Queue[str], labels: Mapping[str, str]
+) -> None:
+    try:
+        loop.call_soon_threadsafe(exits.put_nowait, labels[LABEL_KERNEL])
+    except RuntimeError:
+        log.debug("A kernel ended after the event loop did.")

@@ -1,0 +1,119 @@
+"""How to reach a Docker Engine, and its errors in words; what all Docker parts share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import requests
+from docker import APIClient
+from docker.errors import APIError, DockerException
+from docker.utils import kwargs_from_env
+
+from backendai_jupyter.domain.wire import Image
+from backendai_jupyter.errors import RuntimeFailed
+
+LABEL_KERNELSPEC = "ai.backend.kernelspec"  # "1" on every image that kernels can start from
+LABEL_IMAGE_NAME = "ai.backend.image.name"
+
+FIND_TIMEOUT_S = 2.0
+CALL_TIMEOUT_S = 60.0
+_DEFAULT_URL = "unix:///var/run/docker.sock"
+_UNTAGGED = "<none>:<none>"
+
+
+async def find_engine(url: str | None) -> bool:
+    """Whether a Docker Engine answers at ``url``, within two seconds.
+
+    Without ``url``: where ``DOCKER_HOST`` says, else at the engine's usual socket.
+    """
+    try:
+        async with asyncio.timeout(FIND_TIMEOUT_S):
+            return await asyncio.to_thread(_answers, url)
+    except TimeoutError:
+        return False
+
+
+def connect(url: str | None, *, connections: int = 4, timeout_s: float = CALL_TIMEOUT_S) -> Any:
+    """Return a client that has spoken with the engine; blocks.
+
+    Raises ``RuntimeFailed`` if the engine cannot be reached.
+    """
+    where = {"base_url": url} if url else kwargs_from_env()
+    try:
+        return APIClient(**where, version="auto", timeout=timeout_s, max_pool_size=connections)
+    except (DockerException, requests.RequestException) as error:
+        raise RuntimeFailed(_unreachable(url, error)) from error
+
+
+@contextlib.contextmanager
+def in_words(doing: str, url: str | None) -> Iterator[None]:
+    """Turn the SDK's errors into ``RuntimeFailed``; ``doing`` is e.g. ``start the kernel``."""
+    try:
+        yield
+    except APIError as error:
+        raise RuntimeFailed(f"Docker could not {doing}: {said(error)}") from error
+    except (DockerException, requests.RequestException) as error:
+        raise RuntimeFailed(_unreachable(url, error)) from error
+
+
+def said(error: APIError) -> str:
+    """Return what the engine gave as its reason."""
+    text = str(error.explanation or error)
+    return text if text.endswith(".") else f"{text}."
+
+
+def read_images(client: Any) -> tuple[Image, ...]:
+    """Return the engine's tagged kernel images, the newest of each name; blocks."""
+    found: dict[str, Image] = {}
+    listed = client.images(filters={"label": f"{LABEL_KERNELSPEC}=1"})
+    for raw in sorted(listed, key=lambda raw: raw["Created"], reverse=True):
+        labels = raw.get("Labels") or {}
+        tags = [tag for tag in raw.get("RepoTags") or () if tag != _UNTAGGED]
+        name = labels.get(LABEL_IMAGE_NAME)
+        if name and tags:
+            found.setdefault(name, image_of(name, tags[0], raw, labels))
+    return tuple(found.values())
+
+
+def image_of(
+    name: str, reference: str, raw: Mapping[str, Any], labels: Mapping[str, str]
+) -> Image:
+    """Return what the engine lists or inspects as ``raw`` in our own words."""
+    return Image(
+        name=name,
+        reference=reference,
+        runtime="docker",
+        digest=raw["Id"],
+        size_bytes=raw["Size"],
+        labels=dict(labels),
+    )
+
+
+def _answers(url: str | None) -> bool:
+    try:
+        connect(url, timeout_s=FIND_TIMEOUT_S).close()
+    except RuntimeFailed:
+        return False
+    return True
+
+
+def _unreachable(url: str | None, error: Exception) -> str:
+    where = url or kwargs_from_env().get("base_url") or _DEFAULT_URL
+    return (
+        f"The Docker Engine at {where} cannot be reached ({_root_cause(error)}). "
+        "Start it, or check that this user may open its socket."
+    )
+
+
+def _root_cause(error: BaseException) -> str:
+    """Return the innermost reason; the SDK wraps it several times."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+        reasons = (inner.__cause__, inner.__context__, *inner.args)
+        inner = next((reason for reason in reasons if isinstance(reason, BaseException)), None)
+    return str(error)

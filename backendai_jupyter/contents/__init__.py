@@ -1,0 +1,1 @@
+"""The files of Jupyter's file browser: a user's virtual folders, as one tree."""

@@ -1,0 +1,62 @@
+"""``/backendai/v1/agents``, ``images``, ``presets``, ``me``: what there is to run on, and who asks."""
+
+from __future__ import annotations
+
+from jupyter_server.auth.decorator import authorized
+from tornado import web
+
+from backendai_jupyter.web.base import BackendHandler
+from backendai_jupyter.web.models import (
+    AgentList,
+    ImageList,
+    Me,
+    PresetList,
+    me_of,
+    presets_of,
+)
+from backendai_jupyter.web.operation import operation
+from backendai_jupyter.web.queries import read_agents, read_images
+
+
+class AgentsHandler(BackendHandler):
+    @web.authenticated
+    @authorized
+    @operation(returns=AgentList)
+    async def get(self) -> AgentList:
+        """List agents with what they have and what is left of it."""
+        return await self.ask(read_agents(self.manager))
+
+
+class ImagesHandler(BackendHandler):
+    @web.authenticated
+    @authorized
+    @operation(returns=ImageList)
+    async def get(self) -> ImageList:
+        """List the images that kernels can start from."""
+        return await self.ask(read_images(self.manager))
+
+
+class PresetsHandler(BackendHandler):
+    @web.authenticated
+    @authorized
+    @operation(returns=PresetList)
+    async def get(self) -> PresetList:
+        """List resource presets."""
+        return presets_of(await self.ask(self.manager.presets.list()))
+
+
+class MeHandler(BackendHandler):
+    @web.authenticated
+    @authorized
+    @operation(returns=Me)
+    async def get(self) -> Me:
+        """Return who asks."""
+        return me_of(self.manager.owner)
+
+
+routes = [
+    (r"/backendai/v1/agents", AgentsHandler),
+    (r"/backendai/v1/images", ImagesHandler),
+    (r"/backendai/v1/presets", PresetsHandler),
+    (r"/backendai/v1/me", MeHandler),
+]

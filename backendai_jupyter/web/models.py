@@ -1,0 +1,275 @@
+"""What the REST API says: its answers as models, and the pure functions that fill them.
+
+The API document is made from these classes, and ``jupyter backendai ... --json`` prints
+them too.  Timestamps are seconds since the epoch, UTC; amounts of slots are decimals in
+strings, ``mem`` in bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+
+from backendai_jupyter.domain import records, wire
+from backendai_jupyter.domain.states import Status
+
+MAX_SESSIONS = 1000  # in one answer
+
+
+class Model(BaseModel):
+    # A client may be older than its server, so it takes no offence at a new field.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Exit(Model):
+    """Why a kernel program is not running."""
+
+    reason: wire.ExitReason
+    message: str
+    code: int | None = Field(description="128 + n for signal n")
+
+
+class Mount(Model):
+    """A folder that a kernel sees."""
+
+    target: str
+    readonly: bool
+
+
+class Kernel(Model):
+    """One kernel of a compute session."""
+
+    id: str
+    role: str
+    hostname: str
+    status: Status
+    status_reason: str = Field(description="a sentence; empty while all is well")
+    status_since: float
+    agent_id: str | None
+    image: str
+    slots: dict[str, str]
+    mounts: list[Mount]
+    workdir: str
+    generation: int = Field(description="how often its program was asked for")
+    exit: Exit | None
+
+
+class Session(Model):
+    """A compute session: 1..n kernels scheduled together."""
+
+    id: str
+    name: str
+    owner: str = Field(description="id of the user")
+    kernelspec: str
+    status: Status
+    status_reason: str
+    created_at: float
+    ended_at: float | None
+    kernels: list[Kernel]
+
+
+class Step(Model):
+    """One move in the life of a kernel."""
+
+    kernel_id: str
+    before: Status | None
+    after: Status
+    reason: str
+    by: str
+    at: float
+
+
+class SessionDetail(Session):
+    """A compute session and how it came to its status, oldest step first."""
+
+    history: list[Step]
+
+
+class SessionList(RootModel[list[Session]]):
+    """Compute sessions, newest first."""
+
+
+class SessionFilter(Model):
+    """Which sessions to list."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    status: list[Status] | None = Field(None, description="only these; give it once for each")
+    limit: Annotated[int, Field(ge=1, le=MAX_SESSIONS)] = MAX_SESSIONS
+
+
+class Log(Model):
+    """The end of what a session's main kernel wrote to its stdout and stderr."""
+
+    log: str
+
+
+class AgentStatus(StrEnum):
+    ALIVE = "alive"
+    LOST = "lost"  # it has not reported for a while
+
+
+class Agent(Model):
+    """A node that runs kernels."""
+
+    id: str
+    status: AgentStatus
+    version: str
+    capacity: dict[str, str]
+    used: dict[str, str]
+    free: dict[str, str]
+    images: list[str]
+    notes: list[str] = Field(description="what this node cannot enforce, in words")
+    seen_at: float = Field(description="when it last said something new")
+
+
+class AgentList(RootModel[list[Agent]]):
+    """Every agent ever seen, by id."""
+
+
+class Image(Model):
+    """An image that kernels can start from."""
+
+    name: str
+    reference: str
+    runtime: str
+    digest: str
+    size_bytes: int
+    labels: dict[str, str]
+    agents: list[str] = Field(description="ids of the agents that have it")
+
+
+class ImageList(RootModel[list[Image]]):
+    """The images of all agents that are alive, by name."""
+
+
+class Preset(Model):
+    """A named bundle of slots."""
+
+    name: str
+    slots: dict[str, str]
+
+
+class PresetList(RootModel[list[Preset]]):
+    """All resource presets, by name."""
+
+
+class Me(Model):
+    """The user on whose behalf this request was answered."""
+
+    id: str
+    name: str
+
+
+class Problem(Model):
+    """Why a request failed; ``code`` is stable, ``message`` is a sentence for people."""
+
+    message: str
+    reason: str | None = None
+    code: str | None = None
+    field: str | None = Field(None, description="the part of the request that is wrong")
+
+
+def session_of(session: records.ComputeSession) -> Session:
+    return Session.model_validate(_session_fields(session))
+
+
+def detail_of(session: records.ComputeSession, steps: Iterable[records.Step]) -> SessionDetail:
+    history = [
+        {
+            "kernel_id": step.kernel_id,
+            "before": step.before,
+            "after": step.after,
+            "reason": step.reason,
+            "by": step.by,
+            "at": step.at,
+        }
+        for step in steps
+    ]
+    return SessionDetail.model_validate({**_session_fields(session), "history": history})
+
+
+def agents_of(
+    agents: Iterable[records.Agent], reports: Mapping[str, wire.AgentReport]
+) -> AgentList:
+    """Return all agents; those among ``reports`` are alive."""
+    return AgentList([_agent_of(agent, alive=agent.id in reports) for agent in agents])
+
+
+def images_of(reports: Mapping[str, wire.AgentReport]) -> ImageList:
+    """Return what the agents report, an image that several have only once."""
+    owners: dict[tuple[str, ...], list[str]] = {}
+    found: dict[tuple[str, ...], wire.Image] = {}
+    for agent_id, report in sorted(reports.items()):
+        for image in report.images:
+            key = (image.name, image.runtime, image.reference, image.digest)
+            found.setdefault(key, image)
+            owners.setdefault(key, []).append(agent_id)
+    return ImageList([image_of(found[key], owners[key]) for key in sorted(found)])
+
+
+def image_of(image: wire.Image, agents: Sequence[str]) -> Image:
+    return Image(**image.model_dump(), agents=list(agents))
+
+
+def presets_of(presets: Iterable[records.Preset]) -> PresetList:
+    return PresetList([Preset(name=p.name, slots=p.slots.to_json()) for p in presets])
+
+
+def me_of(user: records.User) -> Me:
+    return Me(id=user.id, name=user.name)
+
+
+def _session_fields(session: records.ComputeSession) -> dict[str, object]:
+    return {
+        "id": session.id,
+        "name": session.name,
+        "owner": session.owner,
+        "kernelspec": session.kernelspec,
+        "status": session.status,
+        "status_reason": session.status_reason,
+        "created_at": session.created_at,
+        "ended_at": session.ended_at,
+        "kernels": [_kernel_of(kernel) for kernel in session.kernels],
+    }
+
+
+def _kernel_of(kernel: records.Kernel) -> Kernel:
+    return Kernel(
+        id=kernel.id,
+        role=kernel.role,
+        hostname=kernel.hostname,
+        status=kernel.status,
+        status_reason=kernel.status_reason,
+        status_since=kernel.status_since,
+        agent_id=kernel.agent_id,
+        image=kernel.image,
+        slots=kernel.slots.to_json(),
+        mounts=[Mount(target=mount.target, readonly=mount.readonly) for mount in kernel.mounts],
+        workdir=kernel.workdir,
+        generation=kernel.generation,
+        exit=_exit_of(kernel.exit),
+    )
+
+
+def _exit_of(ending: wire.Exit | None) -> Exit | None:
+    if ending is None:
+        return None
+    return Exit(reason=ending.reason, message=ending.message, code=ending.code)
+
+
+def _agent_of(agent: records.Agent, *, alive: bool) -> Agent:
+    return Agent(
+        id=agent.id,
+        status=AgentStatus.ALIVE if alive else AgentStatus.LOST,
+        version=agent.version,
+        capacity=agent.capacity.to_json(),
+        used=agent.used.to_json(),
+        free=agent.free.to_json(),
+        images=list(agent.images),
+        notes=list(agent.notes),
+        seen_at=agent.seen_at,
+    )

@@ -1,0 +1,113 @@
+"""``/backendai/v1/openapi.json``: the API's document, made from the routes themselves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from jupyter_server.auth.decorator import authorized
+from pydantic import BaseModel, RootModel
+from pydantic.json_schema import models_json_schema
+from tornado import web
+
+from backendai_jupyter import __version__
+from backendai_jupyter.web import cluster, sessions
+from backendai_jupyter.web.base import BackendHandler
+from backendai_jupyter.web.models import Problem
+from backendai_jupyter.web.operation import Nothing, Operation, operation
+
+Route = tuple[str, type[BackendHandler]]
+
+_METHODS = ("get", "post", "put", "patch", "delete")
+_GROUP = re.compile(r"\(\?P<(\w+)>[^)]*\)")
+_REF = "#/components/schemas/{model}"
+
+
+class Document(RootModel[dict[str, Any]]):
+    """An OpenAPI 3.1 document."""
+
+
+def document_of(routes: Sequence[Route]) -> Document:
+    """Return the document of these routes; every method of theirs must be an operation."""
+    found = list(_operations(routes))
+    models: list[type[BaseModel]] = [Problem]
+    models += [op.returns for _, _, op in found if op.returns is not None]
+    models += [op.query for _, _, op in found if op.query is not Nothing]
+    _, definitions = models_json_schema(
+        [(model, "serialization") for model in dict.fromkeys(models)], ref_template=_REF
+    )
+    paths: dict[str, dict[str, Any]] = {}
+    for path, method, op in found:
+        paths.setdefault(path, {})[method] = _described(path, op)
+    return Document(
+        {
+            "openapi": "3.1.0",
+            "info": {"title": "Backend.AI for Jupyter", "version": __version__},
+            "security": [{"token": []}],
+            "paths": paths,
+            "components": {
+                "schemas": definitions["$defs"],
+                "securitySchemes": {
+                    "token": {
+                        "type": "apiKey",
+                        "in": "header",
+                        "name": "Authorization",
+                        "description": "`token` and the Jupyter Server's token",
+                    }
+                },
+            },
+        }
+    )
+
+
+class DocumentHandler(BackendHandler):
+    @web.authenticated
+    @authorized
+    @operation(returns=Document)
+    async def get(self) -> Document:
+        """Return this document."""
+        return document_of(routes)
+
+
+routes: list[Route] = [
+    *sessions.routes,
+    *cluster.routes,
+    (r"/backendai/v1/openapi.json", DocumentHandler),
+]
+
+
+def _operations(routes: Sequence[Route]) -> Iterator[tuple[str, str, Operation]]:
+    for pattern, handler in routes:
+        for method in _METHODS:
+            # A method that is not the handler's own is tornado's, which refuses.
+            if method in vars(handler):
+                yield _GROUP.sub(r"{\1}", pattern), method, vars(handler)[method].operation
+
+
+def _described(path: str, op: Operation) -> dict[str, Any]:
+    problem = {"application/json": {"schema": {"$ref": _REF.format(model=Problem.__name__)}}}
+    return {
+        "summary": op.summary,
+        "parameters": [*_in_path(path), *_in_query(op.query)],
+        "responses": {**_success(op), "default": {"description": "Why not", "content": problem}},
+    }
+
+
+def _success(op: Operation) -> dict[str, Any]:
+    if op.returns is None:
+        return {"204": {"description": "Done"}}
+    schema = {"$ref": _REF.format(model=op.returns.__name__)}
+    described = (op.returns.__doc__ or "").strip()
+    return {"200": {"description": described, "content": {"application/json": {"schema": schema}}}}
+
+
+def _in_path(path: str) -> Iterator[dict[str, Any]]:
+    for name in re.findall(r"\{(\w+)\}", path):
+        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _in_query(query: type[BaseModel]) -> Iterator[dict[str, Any]]:
+    schema = query.model_json_schema(ref_template=_REF)
+    for name, its_schema in schema.get("properties", {}).items():
+        yield {"name": name, "in": "query", "required": False, "schema": its_schema}

@@ -1,0 +1,27 @@
+"""Questions that need more than one part of the manager; run them on its event loop."""
+
+from __future__ import annotations
+
+from backendai_jupyter.domain.records import Viewer
+from backendai_jupyter.manager.manager import Manager
+from backendai_jupyter.web.models import (
+    AgentList,
+    ImageList,
+    SessionDetail,
+    agents_of,
+    detail_of,
+    images_of,
+)
+
+
+async def read_agents(manager: Manager) -> AgentList:
+    return agents_of(await manager.agents.list(), manager.board.reports)
+
+
+async def read_images(manager: Manager) -> ImageList:
+    return images_of(manager.board.reports)
+
+
+async def read_session(manager: Manager, session_id: str, viewer: Viewer) -> SessionDetail:
+    session = await manager.sessions.get(session_id, viewer)
+    return detail_of(session, await manager.sessions.history(session_id, viewer))

@@ -1,0 +1,7 @@
+"""Every route that this extension adds to the Jupyter Server."""
+
+from __future__ import annotations
+
+from backendai_jupyter.web import kernels, openapi
+
+routes = [*kernels.routes, *openapi.routes]

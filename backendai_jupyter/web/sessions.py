@@ -1,0 +1,65 @@
+"""``/backendai/v1/sessions``: what runs, why, and an end to it."""
+
+from __future__ import annotations
+
+from jupyter_server.auth.decorator import authorized
+from tornado import web
+
+from backendai_jupyter.web.base import BackendHandler
+from backendai_jupyter.web.models import (
+    Log,
+    SessionDetail,
+    SessionFilter,
+    SessionList,
+    session_of,
+)
+from backendai_jupyter.web.operation import operation
+from backendai_jupyter.web.queries import read_session
+
+ENDED_BY_REQUEST = "Its owner asked for its end."
+
+
+class SessionsHandler(BackendHandler):
+    @web.authenticated
+    @authorized
+    @operation(returns=SessionList, query=SessionFilter)
+    async def get(self, query: SessionFilter) -> SessionList:
+        """List compute sessions, newest first."""
+        found = await self.ask(
+            self.manager.sessions.list(self.viewer, statuses=query.status, limit=query.limit)
+        )
+        return SessionList([session_of(session) for session in found])
+
+
+class SessionHandler(BackendHandler):
+    @web.authenticated
+    @authorized
+    @operation(returns=SessionDetail)
+    async def get(self, session_id: str) -> SessionDetail:
+        """Return one compute session with its history."""
+        return await self.ask(read_session(self.manager, session_id, self.viewer))
+
+    @web.authenticated
+    @authorized
+    @operation(returns=None)
+    async def delete(self, session_id: str) -> None:
+        """Ask for the end of a compute session; ending an ended one succeeds."""
+        await self.ask(
+            self.manager.sessions.terminate(session_id, self.viewer, reason=ENDED_BY_REQUEST)
+        )
+
+
+class LogsHandler(BackendHandler):
+    @web.authenticated
+    @authorized
+    @operation(returns=Log)
+    async def get(self, session_id: str) -> Log:
+        """Return the end of what the session's main kernel wrote."""
+        return Log(log=await self.ask(self.manager.sessions.logs(session_id, self.viewer)))
+
+
+routes = [
+    (r"/backendai/v1/sessions", SessionsHandler),
+    (r"/backendai/v1/sessions/(?P<session_id>[^/]+)", SessionHandler),
+    (r"/backendai/v1/sessions/(?P<session_id>[^/]+)/logs", LogsHandler),
+]
