@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.serverapp import ServerApp
+from jupyter_server.utils import ensure_async
 
 from backendai_jupyter.config import BackendAI, BackendAIAgent
 from backendai_jupyter.contents.manager import VFolderContentsManager
@@ -17,13 +19,13 @@ from backendai_jupyter.provisioning.kernelspecs import BackendAIKernelSpecManage
 from backendai_jupyter.web.routes import routes
 
 
-class BackendAIExtension(ExtensionApp):  # type: ignore[misc]
+class BackendAIExtension(ExtensionApp):
     """Makes a Jupyter Server the manager of a Backend.AI cluster."""
 
     name = "backendai_jupyter"
     extension_url = "/lab"
     load_other_extensions = True
-    classes = [BackendAI, BackendAIAgent]
+    classes = [BackendAI, BackendAIAgent]  # noqa: RUF012 - the base class declares it so
 
     backend: Backend
 
@@ -53,6 +55,7 @@ class BackendAIExtension(ExtensionApp):  # type: ignore[misc]
 
         jupyter_server shuts kernels down only after its extensions.
         """
-        await self.serverapp.kernel_manager.shutdown_all()
+        assert self.serverapp is not None
+        await ensure_async(self.serverapp.kernel_manager.shutdown_all())
         BACKENDS.serve(None)
-        await self.serverapp.io_loop.run_in_executor(None, self.backend.stop)
+        await asyncio.to_thread(self.backend.stop)

@@ -18,7 +18,6 @@ from traitlets.config.application import Application
 
 from backendai_jupyter.domain.resources import parse_size
 
-
 SECTIONS = ("BackendAI", "BackendAIAgent")
 
 
@@ -185,9 +184,8 @@ class BackendAIAgent(Configurable):
 def load_files() -> Config:
     """Return our two sections of the Jupyter Server's config files, for use without a server."""
     merged = Config()
-    loaded = Application._load_config_files(  # noqa: SLF001 - how JupyterApp itself reads them
-        "jupyter_server_config", path=jupyter_config_path()
-    )
+    # JupyterApp reads its files with the same method, but only as a part of starting up.
+    loaded = Application._load_config_files("jupyter_server_config", path=jupyter_config_path())
     for config, _file in loaded:
         merged.merge({name: config[name] for name in SECTIONS if name in config})
     return merged

@@ -57,7 +57,7 @@ class Loop:
             try:
                 await self._step()
                 self.failures = 0
-            except Exception:  # noqa: BLE001 - whatever it was, the loop must go on
+            except Exception:  # whatever it was, the loop must go on
                 self.failures += 1
                 log.exception("%s failed (%d in a row)", self.name, self.failures)
             await self._pause()

@@ -16,9 +16,10 @@ import tempfile
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
-from traitlets import Enum, TraitType
+from traitlets import Bool, Enum, Float, Int, List, TraitType, Unicode
 from traitlets.config import Configurable
 
 from backendai_jupyter import errors
@@ -45,6 +46,13 @@ _GROUPS: Mapping[str, frozenset[Status]] = {
     "counts for the quota": states.COUNTS_FOR_QUOTA,
     "is assigned": states.ASSIGNED,
     "final": states.FINAL,
+}
+_KINDS: Mapping[type, str] = {
+    Bool: "`True` or `False`",
+    Float: "Number",
+    Int: "Whole number",
+    List: "List",
+    Unicode: "Text",
 }
 _VERBS = ("get", "post", "put", "patch", "delete")
 
@@ -77,7 +85,10 @@ def error_codes() -> Iterator[str]:
     """Every error, from the tree at the top of errors.py and the mapping of the web layer."""
     tree = re.findall(r"^ *[x+] (\w+) +(.+)$", errors.__doc__ or "", re.MULTILINE)
     kinds = [(getattr(errors, name), meaning) for name, meaning in tree]
-    rows = [(f"`{k.code}`", str(status_of(_bare(k))), meaning) for k, meaning in kinds]
+    rows = [
+        (f"`{k.code}`", str(status_of(_bare(k))), meaning.replace("``", "`"))
+        for k, meaning in kinds
+    ]
     yield _table(("code", "HTTP", "meaning"), rows)
 
 
@@ -158,15 +169,15 @@ def _filled(block: re.Match[str]) -> str:
     return f"{block['start']}\n{chr(10).join(BLOCKS[block['name']]())}\n{block['end']}"
 
 
-def _setting(section: type[Configurable], name: str, trait: TraitType) -> Iterator[str]:
+def _setting(section: type[Configurable], name: str, trait: TraitType[Any, Any]) -> Iterator[str]:
     yield f"### `{section.__name__}.{name}`\n"
     text = inspect.cleandoc(trait.help)
-    kind = trait.info()
+    kind = _KINDS.get(type(trait), "")
     if isinstance(trait, Enum):
-        kind = "one of " + ", ".join(f"`{value}`" for value in trait.values)
+        kind = "One of " + ", ".join(f"`{value}`" for value in trait.values or ())
     # A default that is worked out is described by the text.
     default = "" if "Default:" in text else f"; default `{trait.default_value_repr()}`"
-    yield f"{kind[0].upper()}{kind[1:]}{default}.\n"
+    yield f"{kind}{default}.\n"
     yield f"{text}\n".replace("``", "`")
 
 
@@ -188,9 +199,9 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             member = command.get_command(context, name)
-            assert member is not None
-            with click.Context(member, info_name=name, parent=context) as below:
-                yield from _command(member, below)
+            if member is not None:
+                with click.Context(member, info_name=name, parent=context) as below:
+                    yield from _command(member, below)
         return
     yield f"### `{context.command_path}`\n"
     yield f"```text\n{command.get_help(context)}\n```\n"
@@ -207,7 +218,8 @@ def _first_paragraph(documented: object) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in (head, ["---"] * len(head), *rows)]
+    every = (head, ["---"] * len(head), *rows)
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in every]
     return "".join(f"| {' | '.join(row)} |\n" for row in escaped)
 
 

@@ -8,7 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from backendai_jupyter.agent.relay.client import Endpoint
-from backendai_jupyter.agent.runtime.base import HOME, RUN_DIR, ContainerSpec, ContainerState, Inside
+from backendai_jupyter.agent.runtime.base import (
+    HOME,
+    RUN_DIR,
+    ContainerSpec,
+    ContainerState,
+    Inside,
+)
 from backendai_jupyter.domain.wire import Connection, Image
 from backendai_jupyter.errors import RuntimeFailed, TimedOut
 

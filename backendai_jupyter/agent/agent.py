@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from functools import partial
 
 from backendai_jupyter import __version__
-from backendai_jupyter.agent.keeper import KernelKeeper
 from backendai_jupyter.agent.launch import LOG_TAIL_BYTES, Tools
 from backendai_jupyter.agent.runtime.base import KernelRuntime
+from backendai_jupyter.agent.worker import KernelWorker
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.protocols import Change, ClusterStore, LiveStore
 from backendai_jupyter.cluster.seal import Sealer
@@ -52,8 +52,8 @@ class Agent:
         self._tools = tools
         self._supervisor = supervisor
         self._heartbeat_s = heartbeat_s
-        self._keepers: dict[str, KernelKeeper] = {}
-        self._tasks: set[asyncio.Task[None]] = set()  # of the keepers
+        self._workers: dict[str, KernelWorker] = {}
+        self._tasks: set[asyncio.Task[None]] = set()  # of the workers
         self._images: dict[str, Image] = {}
         self._revision = 0
         self._report_loop = Loop("agent report", self._publish, period_s=heartbeat_s)
@@ -77,8 +77,8 @@ class Agent:
 
     async def stop_all(self) -> None:
         """End every kernel of this agent, assigned or not, and report that they are gone."""
-        for keeper in tuple(self._keepers.values()):
-            keeper.want(None)
+        for worker in tuple(self._workers.values()):
+            worker.want(None)
         if self._tasks:
             await asyncio.wait(self._tasks)
         await self._publish()
@@ -98,12 +98,12 @@ class Agent:
         while listing.revision < self._revision:  # the watch has overtaken it
             listing = await self._cluster.list(keys.assignments(self.agent_id))
         wanted = {a.kernel_id: a for a in (_read(e.value) for e in listing.entries)}
-        for kernel_id in {*wanted, *containers, *self._keepers}:
-            keeper = self._keeper(kernel_id)
-            keeper.want(wanted.get(kernel_id))
+        for kernel_id in {*wanted, *containers, *self._workers}:
+            worker = self._worker(kernel_id)
+            worker.want(wanted.get(kernel_id))
             state = containers.get(kernel_id)
             if state is None or state.exit_code is not None:
-                keeper.look()
+                worker.look()
         self._taken_note(listing.revision)
 
     async def _follow_assignments(self) -> None:
@@ -119,40 +119,40 @@ class Agent:
             return  # a full pass has already seen it, or something newer
         kernel_id = change.key.removeprefix(prefix)
         if change.value is not None:
-            self._keeper(kernel_id).want(_read(change.value))
-        elif kernel_id in self._keepers:
-            self._keepers[kernel_id].want(None)
+            self._worker(kernel_id).want(_read(change.value))
+        elif kernel_id in self._workers:
+            self._workers[kernel_id].want(None)
 
     def _taken_note(self, revision: int) -> None:
         self._revision = max(self._revision, revision)
         self._report_loop.poke()
 
-    def _keeper(self, kernel_id: str) -> KernelKeeper:
-        if kernel_id not in self._keepers:
-            keeper = KernelKeeper(
+    def _worker(self, kernel_id: str) -> KernelWorker:
+        if kernel_id not in self._workers:
+            worker = KernelWorker(
                 kernel_id,
                 self._tools,
                 self._sealer,
                 images=lambda: self._images,
                 changed=self._report_loop.poke,
             )
-            self._keepers[kernel_id] = keeper
-            task = self._supervisor.task(f"keeper {kernel_id}", self._keep(keeper))
+            self._workers[kernel_id] = worker
+            task = self._supervisor.task(f"worker {kernel_id}", self._work(worker))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return self._keepers[kernel_id]
+        return self._workers[kernel_id]
 
-    async def _keep(self, keeper: KernelKeeper) -> None:
+    async def _work(self, worker: KernelWorker) -> None:
         try:
-            await keeper.run()
+            await worker.run()
         finally:
-            del self._keepers[keeper.kernel_id]
+            del self._workers[worker.kernel_id]
             self._report_loop.poke()
 
     async def _follow_exits(self, runtime: KernelRuntime) -> None:
         async for kernel_id in runtime.exits():
-            if kernel_id in self._keepers:
-                self._keepers[kernel_id].look()
+            if kernel_id in self._workers:
+                self._workers[kernel_id].look()
 
     async def _answer_log_requests(self) -> None:
         async with self._live.subscribe(keys.log_requests(self.agent_id)) as requests:
@@ -185,7 +185,7 @@ class Agent:
             version=__version__,
             capacity=self._capacity,
             images=tuple(self._images.values()),
-            kernels=tuple(keeper.report() for keeper in self._keepers.values()),
+            kernels=tuple(worker.report() for worker in self._workers.values()),
             notes=_notes(self._tools.runtimes),
         )
         await self._live.put(

@@ -116,9 +116,7 @@ class Channels:
 
     async def do(self, launch: Launch, tools: Tools) -> None:
         prefix = tools.node.run_dir(launch.kernel_id) / _SOCKET_PREFIX
-        launch.endpoint = await tools.relay.open_kernel(
-            launch.kernel_id, str(prefix), launch.key
-        )
+        launch.endpoint = await tools.relay.open_kernel(launch.kernel_id, str(prefix), launch.key)
 
     async def undo(self, kernel_id: str, tools: Tools) -> None:
         await tools.relay.close_kernel(kernel_id)

@@ -27,6 +27,7 @@ class Sealer:
             plain = self._fernet.decrypt(sealed.encode())
         except InvalidToken:
             raise InvalidInput(
-                "connection", "sealed with another cluster secret; managers and agents must share it"
+                "connection",
+                "sealed with another cluster secret; managers and agents must share it",
             ) from None
         return Connection.model_validate_json(plain)

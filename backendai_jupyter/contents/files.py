@@ -22,7 +22,7 @@ from jupyter_server.services.contents.largefilemanager import AsyncLargeFileMana
 from tornado import web
 from traitlets import Type, Unicode, default
 
-from backendai_jupyter.contents.tree import Place, Tree, is_speakable, split
+from backendai_jupyter.contents.tree import Place, Tree, is_speakable
 from backendai_jupyter.contents.writing import hand_over, replacing
 from backendai_jupyter.domain.records import VFolder, Viewer
 from backendai_jupyter.errors import BackendError

@@ -29,9 +29,7 @@ def explain_exit(
         name = _signal_name(exit_code - 128)
         by = "as its owner asked" if asked_to == exit_code - 128 else "unexpectedly"
         message = f"The kernel was ended by {name}, {by}."
-        return Exit(
-            reason=ExitReason.SIGNALLED, code=exit_code, message=message, log_tail=log_tail
-        )
+        return Exit(reason=ExitReason.SIGNALLED, code=exit_code, message=message, log_tail=log_tail)
     message = "The kernel program ended"
     message += "." if exit_code == 0 else f" with exit code {exit_code}."
     return Exit(reason=ExitReason.EXITED, code=exit_code, message=message, log_tail=log_tail)
@@ -45,10 +43,18 @@ def explain_failed_step(step: str, problem: str, log_tail: str = "") -> Exit:
 
 def with_last_lines(ending: Exit, *, lines: int = 10) -> str:
     """Return the message followed by the last lines of the program's log, if it has any."""
-    tail = ending.log_tail.strip().splitlines()[-lines:]
+    tail = _without_greeting(ending.log_tail.strip().splitlines())[-lines:]
     if not tail:
         return ending.message
-    return "\n".join([ending.message, "The last lines of its log:", *(f"  {line}" for line in tail)])
+    return "\n".join(
+        [ending.message, "The last lines of its log:", *(f"  {line}" for line in tail)]
+    )
+
+
+def _without_greeting(lines: list[str]) -> list[str]:
+    """ipykernel begins its log with advice for a terminal, which ends in ``--existing FILE``."""
+    ends = [i for i, line in enumerate(lines) if line.strip().startswith("--existing ")]
+    return lines[ends[-1] + 1 :] if ends else lines
 
 
 def _signal_name(number: int) -> str:

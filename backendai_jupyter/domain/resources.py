@@ -107,7 +107,10 @@ class Slots(Mapping[str, Decimal]):
 
     def for_people(self) -> str:
         """Return e.g. ``cpu 2, mem 4 GiB``."""
-        return ", ".join(f"{s} {amount_for_people(s, a)}" for s, a in self._amounts.items()) or "nothing"
+        return (
+            ", ".join(f"{s} {amount_for_people(s, a)}" for s, a in self._amounts.items())
+            or "nothing"
+        )
 
 
 def amount_for_people(slot: str, amount: Decimal) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from backendai_jupyter.cluster import keys
@@ -54,64 +54,39 @@ class Manager:
         self.users = UserStore(database)
         self.presets = PresetStore(database)
         self.agents = AgentStore(database)
-        self.owner = User("", "")  # known after ``start``
-        self._live = live
-        self._supervisor = supervisor
-        self._now = now
-        store = self._store = SessionStore(database)
         self.vfolders = VFolders(
             VFolderStore(database), root=vfolder_root, owner_ids=kernel_ids, now=now
         )
-        scheduler = Scheduler(
-            cluster_id,
-            sessions=store,
-            agents=self.agents,
-            board=self.board,
-            scheduled=lambda: self._reconcile.poke(),
-            now=now,
-        )
-        reconciler = Reconciler(
-            cluster_id,
-            cluster=cluster,
-            sessions=store,
-            board=self.board,
-            restart_grace_s=restart_grace_s,
-            released=lambda: self._observe.poke(),
-            now=now,
-        )
-        observer = Observer(
-            cluster_id,
-            live=live,
-            sessions=store,
-            agents=self.agents,
-            board=self.board,
-            sealer=sealer,
-            released=reconciler.released,
-            moved=self._rows_moved,
-            now=now,
-        )
+        self.owner = User("", "")  # known after ``start``
+        self._store = SessionStore(database)
+        self._live = live
+        self._supervisor = supervisor
+        self._now = now
+        self._full_pass_s = full_pass_s
+        scheduler = self._make_scheduler()
+        reconciler = self._make_reconciler(cluster, restart_grace_s)
+        self._observer = self._make_observer(sealer, reconciler)
+        self._schedule = self._loop("scheduler", scheduler.step)
+        self._reconcile = self._loop("reconciler", reconciler.step)
+        self._observe = self._loop("observer", self._observer.step)
         self.sessions = Sessions(
             cluster_id,
-            store=store,
+            store=self._store,
             presets=self.presets,
             vfolders=self.vfolders,
             scheduler=scheduler,
             board=self.board,
             live=live,
-            enqueued=lambda: self._schedule.poke(),
+            enqueued=self._schedule.poke,
             changed=self._asked_for,
             now=now,
         )
-        self._schedule = Loop("scheduler", scheduler.step, period_s=full_pass_s)
-        self._reconcile = Loop("reconciler", reconciler.step, period_s=full_pass_s)
-        self._observe = Loop("observer", observer.step, period_s=full_pass_s)
-        self._first_observation = observer.step
 
     async def start(self) -> None:
         """Begin to govern; the agents that have already reported are known on return."""
         self.owner = await self.users.ensure_owner(now=self._now())
         await self.vfolders.ensure_first(self.viewer)
-        await self._first_observation()
+        await self._observer.step()
         self._supervisor.loop(self._observe)
         self._supervisor.loop(self._schedule)
         self._supervisor.loop(self._reconcile)
@@ -121,6 +96,43 @@ class Manager:
     def viewer(self) -> Viewer:
         """The one local owner, on whose behalf a single-user server acts."""
         return Viewer(self.owner.id)
+
+    def _make_scheduler(self) -> Scheduler:
+        return Scheduler(
+            self.cluster_id,
+            sessions=self._store,
+            agents=self.agents,
+            board=self.board,
+            scheduled=lambda: self._reconcile.poke(),
+            now=self._now,
+        )
+
+    def _make_reconciler(self, cluster: ClusterStore, restart_grace_s: float) -> Reconciler:
+        return Reconciler(
+            self.cluster_id,
+            cluster=cluster,
+            sessions=self._store,
+            board=self.board,
+            restart_grace_s=restart_grace_s,
+            released=lambda: self._observe.poke(),
+            now=self._now,
+        )
+
+    def _make_observer(self, sealer: Sealer, reconciler: Reconciler) -> Observer:
+        return Observer(
+            self.cluster_id,
+            live=self._live,
+            sessions=self._store,
+            agents=self.agents,
+            board=self.board,
+            sealer=sealer,
+            released=reconciler.released,
+            moved=self._rows_moved,
+            now=self._now,
+        )
+
+    def _loop(self, name: str, step: Callable[[], Awaitable[None]]) -> Loop:
+        return Loop(name, step, period_s=self._full_pass_s)
 
     async def _follow_hints(self) -> None:
         async with self._live.subscribe(keys.REPORT_HINTS) as hints:

@@ -36,9 +36,7 @@ class Move:
     exit: Exit | None = None
 
 
-def decide(
-    kernel: Kernel, agent: AgentReport | None, released: int | None
-) -> Move | None:
+def decide(kernel: Kernel, agent: AgentReport | None, released: int | None) -> Move | None:
     """Return the move that a report calls for, if any.  Pure.
 
     ``released`` is the cluster store's revision at which the kernel's assignment was

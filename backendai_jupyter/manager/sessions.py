@@ -146,7 +146,9 @@ class Sessions:
 
     async def restart(self, kernel_id: str, viewer: Viewer) -> int:
         """Ask for a new program in the same place; returns its generation."""
-        generation = await self._store.restart(kernel_id, viewer, by=viewer.user_id, now=self._now())
+        generation = await self._store.restart(
+            kernel_id, viewer, by=viewer.user_id, now=self._now()
+        )
         self._changed()
         return generation
 

@@ -95,7 +95,7 @@ class Backend:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_until_complete(self._live())
-        except BaseException as error:  # noqa: BLE001 - it is raised again by ``start``
+        except BaseException as error:  # raised again by ``start``
             self._failure = error
             if self._ready.is_set():
                 log.exception("the embedded backend failed")
@@ -122,7 +122,8 @@ class _Parts:
         self._data_dir = Path(settings.data_dir)
         self._supervisor = Supervisor()
         self._undo: list[Callable[[], Awaitable[None]]] = []
-        self._agent: Agent | None = None
+        self._database: Database
+        self._manager: Manager
 
     async def open(self) -> Manager:
         use_docker = await self._wants_docker()
@@ -134,16 +135,16 @@ class _Parts:
         )
         self._undo.append(lambda: relay.close(stop=True))
         runtimes = self._runtimes(instance, use_docker)
-        _, database, *_ = await asyncio.gather(
-            relay.open(), self._open_database(), *(self._open_runtime(r) for r in runtimes)
+        await asyncio.gather(
+            self._open_database(), relay.open(), *(self._open_runtime(r) for r in runtimes)
         )
         cluster, live, sealer = MemoryClusterStore(), MemoryLiveStore(), Sealer()
-        self._agent = self._make_agent(instance, relay, runtimes, cluster, live, sealer)
+        agent = self._make_agent(instance, relay, runtimes, cluster, live, sealer)
         self._undo.append(self._supervisor.close)
-        await self._agent.start()
-        manager = Manager(
+        await agent.start()
+        self._manager = Manager(
             instance.facts.cluster_id,
-            database=database,
+            database=self._database,
             cluster=cluster,
             live=live,
             sealer=sealer,
@@ -153,11 +154,10 @@ class _Parts:
             full_pass_s=self._settings.full_pass_s,
             restart_grace_s=self._settings.restart_grace_s,
         )
-        await manager.start()
-        self._manager = manager
+        await self._manager.start()
         self._undo.append(self._end_kernels)
-        self._supervisor.task("clear dead instances", self._clear_dead(database))
-        return manager
+        self._supervisor.task("clear dead instances", self._clear_dead())
+        return self._manager
 
     async def close(self) -> None:
         for undo in reversed(self._undo):
@@ -222,12 +222,11 @@ class _Parts:
         await runtime.open()
         self._undo.append(runtime.close)
 
-    async def _open_database(self) -> Database:
+    async def _open_database(self) -> None:
         url = self._settings.database_url
         await upgrade(url)
-        database = await Database.open(url)
-        self._undo.append(database.close)
-        return database
+        self._database = await Database.open(url)
+        self._undo.append(self._database.close)
 
     def _make_agent(
         self,
@@ -262,12 +261,12 @@ class _Parts:
             heartbeat_s=settings.heartbeat_s,
         )
 
-    async def _clear_dead(self, database: Database) -> None:
+    async def _clear_dead(self) -> None:
         """Clear away what processes that died on this machine left behind."""
         root = self._data_dir / "instances"
         for instance in await asyncio.to_thread(lambda: list(Instance.dead(root))):
             await reap(instance)
-        store = SessionStore(database)
+        store = SessionStore(self._database)
         alive = {path.name for path in root.glob("*/")}
         for cluster_id in await store.clusters_in_use() - alive:
             await end_sessions(store, cluster_id)

@@ -9,7 +9,7 @@ from jupyter_server.services.kernels.kernelmanager import (
     AsyncMappingKernelManager,
     ServerKernelManager,
 )
-from jupyter_server.utils import ensure_async
+from jupyter_server.utils import ApiPath, ensure_async
 
 from backendai_jupyter.domain.options import Options
 from backendai_jupyter.errors import BackendError, InvalidInput
@@ -19,10 +19,10 @@ from backendai_jupyter.provisioning.requested import REQUESTED, Requested, Serve
 PROVISIONER = "backendai-provisioner"
 
 
-class Restarter(AsyncIOLoopKernelRestarter):  # type: ignore[misc]
+class Restarter(AsyncIOLoopKernelRestarter):
     """Gives up at once where another attempt cannot help, instead of trying for ever."""
 
-    async def poll(self) -> None:
+    async def poll(self) -> None:  # type: ignore[override] # as in the class above
         provisioner = self.kernel_manager.provisioner
         ended = isinstance(provisioner, BackendAIProvisioner) and provisioner.ended_for_good
         if ended and not self.kernel_manager.shutting_down:
@@ -40,13 +40,13 @@ class Restarter(AsyncIOLoopKernelRestarter):  # type: ignore[misc]
         self.stop()
 
 
-class BackendAIKernelManager(ServerKernelManager):  # type: ignore[misc]
+class BackendAIKernelManager(ServerKernelManager):
     """Manages one kernel, local or ours."""
 
     restarter_class = Restarter
 
 
-class BackendAIMappingKernelManager(AsyncMappingKernelManager):  # type: ignore[misc]
+class BackendAIMappingKernelManager(AsyncMappingKernelManager):
     """Starts kernels with the options of the request and of the notebook."""
 
     async def _async_start_kernel(
@@ -61,8 +61,9 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):  # type: ignore[
         kernel_id = kernel_id or self.new_kernel_id(**kwargs)
         existed = kernel_id in self
         try:
+            directory = None if path is None else ApiPath(path)
             started: str = await super()._async_start_kernel(
-                kernel_id=kernel_id, path=path, **kwargs
+                kernel_id=kernel_id, path=directory, **kwargs
             )
         except BaseException:
             if not existed:
@@ -72,14 +73,16 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):  # type: ignore[
             raise
         return started
 
-    start_kernel = _async_start_kernel
+    start_kernel = _async_start_kernel  # type: ignore[assignment] # as the class above does
 
     def cwd_for_path(self, path: str, **kwargs: Any) -> str:
         """Return where on this host a local kernel works for a contents path."""
+        assert self.parent is not None
         directory: str = self.parent.contents_manager.host_directory(path)
         return directory
 
     def _is_ours(self, kernel_name: str) -> bool:
+        assert self.kernel_spec_manager is not None
         spec = self.kernel_spec_manager.get_kernel_spec(kernel_name)
         stanza = spec.metadata.get("kernel_provisioner", {})
         return bool(stanza.get("provisioner_name") == PROVISIONER)
@@ -94,6 +97,7 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):  # type: ignore[
 
     async def _options_of(self, notebook: str) -> Options:
         """Return what the metadata of a notebook asks for; a new one asks for nothing."""
+        assert self.parent is not None
         contents = self.parent.contents_manager
         if not await ensure_async(contents.file_exists(notebook)):
             return Options()

@@ -24,7 +24,7 @@ def calling_notebook_metadata() -> dict[str, Any]:
 
 
 def _callers() -> Iterator[object]:
-    frame = sys._getframe(1)  # noqa: SLF001 - the module's docstring says why
+    frame = sys._getframe(1)
     while frame is not None:
         yield frame.f_locals.get("self")
         frame = frame.f_back  # type: ignore[assignment]

@@ -12,10 +12,10 @@ import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jupyter_client.connect import KernelConnectionInfo
-from jupyter_client.provisioning import KernelProvisionerBase
+from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Dict, Unicode
 
 from backendai_jupyter.domain.options import Options
@@ -35,7 +35,7 @@ _GONE_TIMEOUT_S = 30.0
 _CONFIG = ("image", "resources")  # what a kernelspec may say in its provisioner's config
 
 
-class BackendAIProvisioner(KernelProvisionerBase):  # type: ignore[misc]
+class BackendAIProvisioner(KernelProvisionerBase):
     """One kernel of Jupyter's, as one compute session of ours."""
 
     image = Unicode(help="Name of the image, as its labels and ``image ls`` give it.")
@@ -241,6 +241,5 @@ def _batch_layers() -> list[Options]:
 
 def _for_jupyter(connection: Connection) -> KernelConnectionInfo:
     """jupyter_client compares these exactly: ``key`` must be bytes, curve keys strings."""
-    info: KernelConnectionInfo = connection.model_dump(exclude_none=True)
-    info["key"] = connection.key.encode()
-    return info
+    info = {**connection.model_dump(exclude_none=True), "key": connection.key.encode()}
+    return cast("KernelConnectionInfo", info)  # its type is wrong about the key

@@ -56,9 +56,7 @@ async def end_sessions(store: SessionStore, cluster_id: str) -> None:
             if kernel.status in FINAL:
                 continue
             try:
-                await store.move(
-                    kernel.id, Status.TERMINATED, reason=REASON, by="reaper", now=now
-                )
+                await store.move(kernel.id, Status.TERMINATED, reason=REASON, by="reaper", now=now)
             except LostRace as error:
                 log.info("%s", error)  # another process clears up too
 

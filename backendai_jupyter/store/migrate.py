@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -55,5 +56,6 @@ def _alembic(command: str, url: str, revision: str) -> None:
     config: Any = importlib.import_module("alembic.config").Config()
     config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
     config.attributes["url"] = sa.make_url(url)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # a batch run shows what is INFO
     with unavailable_as(name_of(config.attributes["url"])):
         getattr(importlib.import_module("alembic.command"), command)(config, revision)

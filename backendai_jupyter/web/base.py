@@ -29,7 +29,7 @@ HTTP_STATUS: Mapping[type[errors.BackendError], int] = {
 }
 
 
-class DomainErrors(APIHandler):  # type: ignore[misc]
+class DomainErrors(APIHandler):
     """Turns errors of ours into a status, a stable code and the error's own sentence."""
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
@@ -79,7 +79,7 @@ class BackendHandler(DomainErrors):
 
 def status_of(error: errors.BackendError) -> int:
     """Return the HTTP status for an error of ours; 500 for those that mean a defect."""
-    return next((HTTP_STATUS[c] for c in type(error).__mro__ if c in HTTP_STATUS), 500)  # type: ignore[index]
+    return next((HTTP_STATUS[c] for c in type(error).__mro__ if c in HTTP_STATUS), 500)
 
 
 def _ours(error: BaseException | None) -> errors.BackendError | None:

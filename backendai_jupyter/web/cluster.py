@@ -1,4 +1,4 @@
-"""``/backendai/v1/agents``, ``images``, ``presets``, ``me``: what there is to run on, and who asks."""
+"""``/backendai/v1/agents``, ``images``, ``presets`` and ``me``: where sessions run, and whose."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from jupyter_server.auth.decorator import authorized
 from jupyter_server.services.kernels.handlers import MainKernelHandler
 from jupyter_server.services.sessions.handlers import SessionRootHandler
+from jupyter_server.utils import ensure_async
 from tornado import web
 
 from backendai_jupyter.domain.options import Options
@@ -15,17 +16,17 @@ from backendai_jupyter.provisioning.requested import REQUESTED, Requested
 from backendai_jupyter.web.base import DomainErrors
 
 
-class KernelsHandler(DomainErrors, MainKernelHandler):  # type: ignore[misc]
+class KernelsHandler(DomainErrors, MainKernelHandler):
     @web.authenticated
     @authorized
     async def post(self) -> None:
         """Start a kernel; 400 names a malformed field of ``backendai``."""
         body = self.get_json_body() or {}
         REQUESTED.set(Requested(options=_options(body)))
-        await super().post()
+        await ensure_async(super().post())
 
 
-class JupyterSessionsHandler(DomainErrors, SessionRootHandler):  # type: ignore[misc]
+class JupyterSessionsHandler(DomainErrors, SessionRootHandler):
     @web.authenticated
     @authorized
     async def post(self) -> None:
@@ -34,7 +35,7 @@ class JupyterSessionsHandler(DomainErrors, SessionRootHandler):  # type: ignore[
         options = _options(body)
         notebook = body.get("path") if body.get("type") == "notebook" else None
         REQUESTED.set(Requested(options=options, notebook=notebook))
-        await super().post()
+        await ensure_async(super().post())
 
 
 def _options(body: dict[str, object]) -> Options | None:

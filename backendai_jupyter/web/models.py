@@ -97,7 +97,7 @@ class SessionFilter(Model):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    status: list[Status] | None = Field(None, description="only these; give it once for each")
+    status: list[Status] = Field([], description="only these, given once for each; none: all")
     limit: Annotated[int, Field(ge=1, le=MAX_SESSIONS)] = MAX_SESSIONS
 
 

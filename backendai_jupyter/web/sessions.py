@@ -26,7 +26,7 @@ class SessionsHandler(BackendHandler):
     async def get(self, query: SessionFilter) -> SessionList:
         """List compute sessions, newest first."""
         found = await self.ask(
-            self.manager.sessions.list(self.viewer, statuses=query.status, limit=query.limit)
+            self.manager.sessions.list(self.viewer, statuses=query.status or None, limit=query.limit)
         )
         return SessionList([session_of(session) for session in found])
 

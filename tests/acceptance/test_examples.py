@@ -39,6 +39,7 @@ class Place:
     root: Path
     runtime: str
     engine: PrivateEngine | None
+    before: frozenset[int]  # processes that are none of ours
 
     @property
     def notebooks(self) -> Path:
@@ -64,7 +65,7 @@ class Place:
 def place(request: pytest.FixtureRequest, short_tmp_path: Path) -> Place:
     runtime: str = request.param
     engine = request.getfixturevalue("engine") if runtime == "docker" else None
-    made = Place(short_tmp_path, runtime, engine)
+    made = Place(short_tmp_path, runtime, engine, frozenset(psutil.pids()))
     short_tmp_path.chmod(0o755)  # kernels of a privileged agent have a user of their own
     shutil.copytree(EXAMPLES, made.notebooks)
     config = {
@@ -196,7 +197,8 @@ async def assert_nothing_is_left(place: Place) -> None:
 def remains(place: Place) -> list[str]:
     """Return what a run has left of processes, containers, directories and cgroups."""
     marks = (str(place.root), *place.sessions())
-    found = [found for process in psutil.process_iter() if (found := _belongs(process, marks))]
+    new = (process for process in psutil.process_iter() if process.pid not in place.before)
+    found = [found for process in new if (found := _belongs(process, marks))]
     directories = (place.sockets, place.data / "instances", place.data / "scratch")
     found += [str(path) for directory in directories for path in directory.glob("*")]
     for session_id in place.sessions():
@@ -210,8 +212,6 @@ def remains(place: Place) -> list[str]:
 
 def _belongs(process: psutil.Process, marks: tuple[str, ...]) -> str:
     """Return what a process is if one of ``marks`` is in its command or environment."""
-    if process.pid == os.getpid():  # it has the same environment
-        return ""
     with contextlib.suppress(psutil.Error):
         command = " ".join(process.cmdline())
         told = [command, *process.environ().values()]

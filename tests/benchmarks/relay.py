@@ -123,7 +123,7 @@ def report(label: str, unit: str, values: dict[str, float], *, smaller_is_better
 
 
 def tcp() -> Info:
-    sockets = [zmq.Context.instance().socket(zmq.ROUTER) for _ in CHANNELS]
+    sockets: list[zmq.Socket[bytes]] = [zmq.Context.instance().socket(zmq.ROUTER) for _ in CHANNELS]
     ports = [one.bind_to_random_port(f"tcp://{localhost()}") for one in sockets]
     for one in sockets:
         one.close(linger=0)

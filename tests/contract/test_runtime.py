@@ -108,10 +108,11 @@ async def bench(request: pytest.FixtureRequest, short_tmp_path: Path) -> AsyncIt
     runtime = make()
     await runtime.open()
     image = next(i for i in await runtime.images() if i.name == "python")
-    yield Bench(runtime, make, image, short_tmp_path)
-    for state in await runtime.list():
-        await runtime.stop(state.kernel_id, grace_s=0)
-    await runtime.close()
+    bench = Bench(runtime, make, image, short_tmp_path)
+    yield bench
+    for state in await bench.runtime.list():
+        await bench.runtime.stop(state.kernel_id, grace_s=0)
+    await bench.runtime.close()
 
 
 async def test_a_started_program_runs_and_is_listed(bench: Bench) -> None:

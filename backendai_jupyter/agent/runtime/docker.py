@@ -81,8 +81,9 @@ class DockerRuntime:
         self._threads = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="docker")
         try:
             info = await self._call("say what it can do", self._connect)
-        except RuntimeFailed:
-            self._threads.shutdown()
+        except BaseException:
+            self._threads.shutdown(wait=False)
+            self._threads = None
             raise
         self._with_init = _has_init(info)
         self._notes = tuple(_cannot(info, with_init=self._with_init))
@@ -96,11 +97,12 @@ class DockerRuntime:
         self._events.start()
 
     async def close(self) -> None:
-        if self._threads is None or self._events is None:
-            return
-        await asyncio.to_thread(self._events.close)
-        await asyncio.to_thread(self._threads.shutdown)
-        self._client.close()
+        events, threads = self._events, self._threads
+        self._events = self._threads = None
+        if events is not None and threads is not None:
+            await asyncio.to_thread(events.close)
+            await asyncio.to_thread(threads.shutdown)
+            self._client.close()
 
     async def images(self) -> tuple[Image, ...]:
         return await self._call("list its images", lambda: read_images(self._client))
@@ -130,8 +132,6 @@ class DockerRuntime:
     def notes(self) -> tuple[str, ...]:
         return self._notes
 
-    # What follows runs on the threads.
-
     async def _call(self, doing: str, blocking: Callable[[], T]) -> T:
         if self._threads is None:
             raise RuntimeFailed("The Docker runtime is not open.")
@@ -141,6 +141,8 @@ class DockerRuntime:
                 return blocking()
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    # What follows blocks, and runs on the threads.
 
     def _connect(self) -> dict[str, Any]:
         self._client = connect(self._url, connections=MAX_CALLS)

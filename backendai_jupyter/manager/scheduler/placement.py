@@ -98,9 +98,7 @@ def _less(candidate: Candidate, taken: Slots) -> Candidate:
     return replace(candidate, free=candidate.free - taken)
 
 
-def _why_not(
-    candidates: Sequence[Candidate], request: Slots, image: str, position: int
-) -> str:
+def _why_not(candidates: Sequence[Candidate], request: Slots, image: str, position: int) -> str:
     if not candidates:
         return "Waiting for an agent: none is alive."
     having = [c for c in candidates if image in c.images]

@@ -197,10 +197,20 @@ async def test_an_end_that_was_asked_for_is_not_announced_as_a_death(start: Star
     [
         pytest.param(RuntimeInMemory, answer_at_once, "r", "image", "no image 'r'", id="image"),
         pytest.param(
-            RuntimeThatRefusesToStart, answer_at_once, "python", "container", "no space", id="engine"
+            RuntimeThatRefusesToStart,
+            answer_at_once,
+            "python",
+            "container",
+            "no space",
+            id="engine",
         ),
         pytest.param(
-            RuntimeWhoseProgramsDieAtOnce, never_answer, "python", "answer", "exit code 1", id="dies"
+            RuntimeWhoseProgramsDieAtOnce,
+            never_answer,
+            "python",
+            "answer",
+            "exit code 1",
+            id="dies",
         ),
         pytest.param(RuntimeInMemory, time_out, "python", "answer", "in time", id="silent"),
     ],

@@ -55,7 +55,9 @@ def test_an_agent_without_the_image_is_passed_over() -> None:
 
 def test_priority_goes_before_age_and_age_before_id() -> None:
     late_but_urgent = make_session("c", priority=20, created_at=3)
-    queue = order([make_session("b", created_at=2), make_session("a", created_at=2), late_but_urgent])
+    queue = order(
+        [make_session("b", created_at=2), make_session("a", created_at=2), late_but_urgent]
+    )
     assert [s.id for s in queue] == ["c", "a", "b"]
 
 

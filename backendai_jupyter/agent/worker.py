@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 _PHASE_OF_STEP = {"directories": Phase.PREPARING, "relay": Phase.PREPARING}
 
 
-class KernelKeeper:
+class KernelWorker:
     """Moves one kernel of this agent towards the assignment it was last told of.
 
     ``want`` and ``look`` only take note; ``run`` does the work, one thing at a time, and
@@ -137,9 +137,7 @@ class KernelKeeper:
         asked = launch.last_signal is not None and ending.code == 128 + launch.last_signal
         if ending.code != 0 and not asked:
             try:
-                await self._tools.relay.notify(
-                    self.kernel_id, with_last_lines(ending), dead=True
-                )
+                await self._tools.relay.notify(self.kernel_id, with_last_lines(ending), dead=True)
             except RelayFailed as error:
                 log.warning("kernel %s: nobody could be told of its end: %s", self.kernel_id, error)
 
@@ -148,7 +146,7 @@ class KernelKeeper:
         try:
             await dismantle(self.kernel_id, self._tools)
         except BackendError as error:
-            # The agent's next full pass wakes this keeper to try again.
+            # The agent's next full pass wakes this worker to try again.
             log.warning("kernel %s is not wholly removed yet: %s", self.kernel_id, error)
             return False
         return self._desired is None

@@ -1,0 +1,205 @@
+"""Files in folders: reading, writing, and whose they are afterwards."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+from jupyter_server.services.contents.handlers import validate_model
+from tornado import web
+
+from backendai_jupyter.contents.manager import VFolderContentsManager
+from tests.unit.contents.small_backend import KERNEL, SmallBackend
+
+
+def text(content: str) -> dict[str, str]:
+    return {"type": "file", "format": "text", "content": content}
+
+
+def notebook(source: str) -> dict[str, object]:
+    cells = [nbformat.v4.new_code_cell(source)]
+    return {
+        "type": "notebook",
+        "format": "json",
+        "content": nbformat.v4.new_notebook(cells=cells),
+    }
+
+
+def owner(path: Path) -> int:
+    return path.lstat().st_uid
+
+
+async def test_a_file_is_where_the_kernel_has_it(
+    contents: VFolderContentsManager, data: Path
+) -> None:
+    saved = await contents.save(text("a\nb\n"), "/data/a.txt")
+    validate_model(saved)
+    assert (data / "a.txt").read_bytes() == b"a\nb\n"
+    (data / "sub").mkdir()
+    (data / "sub" / "b.txt").write_text("from the kernel")
+    found = await contents.get("data/sub/b.txt")
+    validate_model(found, expect_content=True)
+    assert (found["path"], found["content"]) == ("data/sub/b.txt", "from the kernel")
+    listed = await contents.get("data")
+    assert sorted(entry["path"] for entry in listed["content"]) == ["data/a.txt", "data/sub"]
+
+
+async def test_a_notebook_survives_saving_and_reading(contents: VFolderContentsManager) -> None:
+    await contents.save(notebook("print(1)"), "data/nb.ipynb")
+    model = await contents.get("data/nb.ipynb", require_hash=True)
+    validate_model(model, expect_content=True, expect_hash=True)
+    assert model["content"].cells[0].source == "print(1)"
+
+
+async def test_an_unreadable_notebook_is_named_as_the_browser_calls_it(
+    contents: VFolderContentsManager, data: Path
+) -> None:
+    (data / "nb.ipynb").write_text("not json")
+    with pytest.raises(web.HTTPError, match="data/nb.ipynb") as refused:
+        await contents.get("data/nb.ipynb")
+    assert refused.value.status_code == 400
+    assert str(data) not in str(refused.value)
+
+
+async def test_everything_made_belongs_to_the_owner_of_the_folder(
+    contents: VFolderContentsManager, data: Path, extra: Path
+) -> None:
+    await contents.save(text("x"), "data/file.txt")
+    await contents.save(notebook("1"), "data/nb.ipynb")
+    await contents.save({"type": "directory"}, "data/dir")
+    await contents.new_untitled("data", type="directory")
+    await contents.save({**text("1"), "chunk": 1}, "data/big.txt")
+    await contents.save({**text("2"), "chunk": -1}, "data/big.txt")
+    await contents.save(text("y"), "data/dir/inner.txt")
+    await contents.copy("data/file.txt", "extra")
+    await contents.copy("data/dir", "extra")
+    made = [*data.rglob("*"), *extra.rglob("*")]
+    assert len(made) == 9
+    assert {owner(path) for path in made} == {KERNEL}
+    assert (data / "big.txt").read_text() == "12"
+
+
+async def test_what_is_moved_into_a_folder_from_elsewhere_gets_its_owner(
+    contents: VFolderContentsManager, data: Path, extra: Path
+) -> None:
+    (data / "dir" / "deep").mkdir(parents=True)
+    (data / "dir" / "deep" / "file.txt").touch()
+    await contents.rename("data/dir", "extra/dir")
+    assert {owner(path) for path in extra.rglob("*")} == {KERNEL}
+    assert (extra / "dir" / "deep" / "file.txt").exists()
+
+
+async def test_saving_again_keeps_mode_and_owner(
+    contents: VFolderContentsManager, data: Path
+) -> None:
+    script = data / "run.sh"
+    script.write_text("old")
+    script.chmod(0o750)
+    before = owner(script)
+    await contents.save(text("new"), "data/run.sh")
+    assert script.read_text() == "new"
+    assert script.stat().st_mode & 0o7777 == 0o750
+    assert owner(script) == before
+    assert os.listdir(data) == ["run.sh"]
+
+
+async def test_a_failed_save_leaves_the_old_file_and_nothing_else(
+    contents: VFolderContentsManager, data: Path
+) -> None:
+    (data / "a.txt").write_text("old")
+    with (
+        pytest.raises(ZeroDivisionError),
+        contents.atomic_writing(str(data / "a.txt")) as file,
+    ):
+        file.write("half of the n")
+        file.flush()
+        raise ZeroDivisionError
+    assert (data / "a.txt").read_text() == "old"
+    assert os.listdir(data) == ["a.txt"]
+
+
+async def test_files_are_written_in_place_where_that_is_configured(
+    contents: VFolderContentsManager, data: Path
+) -> None:
+    contents.use_atomic_writing = False
+    (data / "a.txt").write_text("old")
+    inode = (data / "a.txt").stat().st_ino
+    await contents.save(text("new"), "data/a.txt")
+    await contents.save(text("other"), "data/b.txt")
+    assert (data / "a.txt").read_text() == "new"
+    assert (data / "a.txt").stat().st_ino == inode
+    assert owner(data / "b.txt") == KERNEL
+
+
+async def test_deleting_really_deletes(contents: VFolderContentsManager, data: Path) -> None:
+    (data / "full").mkdir()
+    (data / "full" / "a.txt").touch()
+    (data / "link").symlink_to("full")
+    await contents.delete("data/link")
+    assert os.listdir(data) == ["full"]
+    await contents.delete("data/full")
+    assert os.listdir(data) == []
+
+
+async def test_a_link_within_the_folder_works(contents: VFolderContentsManager, data: Path) -> None:
+    (data / "real").mkdir()
+    (data / "link").symlink_to("real")
+    await contents.save(text("x"), "data/link/a.txt")
+    (data / "alias.txt").symlink_to("real/a.txt")
+    await contents.save(text("y"), "data/alias.txt")
+    assert (data / "real" / "a.txt").read_text() == "y"
+    assert (data / "alias.txt").is_symlink()
+    assert (await contents.get("data/link/a.txt"))["content"] == "y"
+
+
+async def test_pipes_and_unspeakable_names_are_not_listed_and_harm_nothing(
+    contents: VFolderContentsManager, data: Path
+) -> None:
+    os.mkfifo(data / "pipe")
+    (data / os.fsdecode(b"caf\xe9")).touch()
+    (data / ".hidden").touch()
+    (data / "kept.txt").touch()
+    listed = await contents.get("data")
+    assert [entry["name"] for entry in listed["content"]] == ["kept.txt"]
+    for refused in (contents.get("data/pipe"), contents.save(text("x"), "data/pipe")):
+        with pytest.raises(web.HTTPError):
+            await refused
+
+
+async def test_a_name_too_long_is_not_there(contents: VFolderContentsManager) -> None:
+    with pytest.raises(web.HTTPError) as refused:
+        await contents.get(f"data/{'x' * 300}")
+    assert refused.value.status_code == 404
+
+
+async def test_the_kernel_of_a_notebook_works_in_its_directory(
+    contents: VFolderContentsManager, data: Path, backend: SmallBackend
+) -> None:
+    (data / "sub").mkdir()
+    (data / "sub" / "nb.ipynb").touch()
+    assert await contents.get_kernel_path("data/sub/nb.ipynb") == "data/sub"
+    assert await contents.get_kernel_path("console-1") == ""
+    assert contents.host_directory("data/sub") == str(data / "sub")
+    assert contents.host_directory("/data/sub/gone/further") == str(data / "sub")
+    assert contents.host_directory("") == str(data)
+    assert contents.host_directory("nowhere/at/all") == str(data)
+    assert contents.host_directory("../../etc") == str(data)
+
+
+@pytest.mark.parametrize(
+    ("seen", "path"),
+    [
+        ("/home/work/data/a.py", "data/a.py"),
+        ("~/data/a.py", "data/a.py"),
+        ("data/a.py", "data/a.py"),
+        ("/home/work/data/gone.py", None),
+        ("/etc/passwd", None),
+    ],
+)
+async def test_a_path_in_a_traceback_leads_to_the_file(
+    seen: str, path: str | None, contents: VFolderContentsManager, data: Path
+) -> None:
+    (data / "a.py").touch()
+    assert await contents.resolve_path(seen) == path
