@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.serverapp import ServerApp
 from jupyter_server.utils import ensure_async

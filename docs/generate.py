@@ -23,7 +23,8 @@ from traitlets import Bool, Enum, Float, Int, List, TraitType, Unicode
 from traitlets.config import Configurable
 
 from backendai_jupyter import errors
-from backendai_jupyter.cli.main import main as command_line
+from backendai_jupyter.cli.main import PROGRAM
+from backendai_jupyter.cli.main import commands as command_line
 from backendai_jupyter.config import BackendAI, BackendAIAgent
 from backendai_jupyter.domain import states
 from backendai_jupyter.domain.records import Preset
@@ -32,8 +33,8 @@ from backendai_jupyter.domain.states import Status
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.migrate import upgrade
 from backendai_jupyter.store.presets import PresetStore
+from backendai_jupyter.web import openapi
 from backendai_jupyter.web.base import status_of
-from backendai_jupyter.web.routes import routes
 
 DOCS = Path(__file__).parent
 PYPROJECT = DOCS.parent / "pyproject.toml"
@@ -54,7 +55,6 @@ _KINDS: Mapping[type, str] = {
     List: "List",
     Unicode: "Text",
 }
-_VERBS = ("get", "post", "put", "patch", "delete")
 
 
 def config() -> Iterator[str]:
@@ -120,19 +120,19 @@ def presets() -> Iterator[str]:
 
 def commands() -> Iterator[str]:
     """Every command, from click."""
-    with click.Context(command_line, info_name="jupyter backendai") as context:
+    with click.Context(command_line, info_name=PROGRAM, terminal_width=88) as context:
         yield from _command(command_line, context)
 
 
 def rest() -> Iterator[str]:
-    """Every URL and verb that is ours, from the routes and the handlers' docstrings."""
+    """Every request under ``/backendai/v1``, from the API document that a server gives out."""
+    paths = openapi.document_of(openapi.routes).root["paths"]
     rows = [
-        (f"`{verb.upper()} {_readable(pattern)}`", _first_paragraph(getattr(handler, verb)))
-        for pattern, handler, *_ in routes
-        for verb in _VERBS
-        if getattr(handler, verb).__module__.startswith("backendai_jupyter")
+        (f"`{verb.upper()} {path}`", said["summary"], _parameters(said), _answer(said))
+        for path, verbs in paths.items()
+        for verb, said in verbs.items()
     ]
-    yield _table(("request", "what it does"), rows)
+    yield _table(("request", "what it does", "query parameters", "answer"), rows)
 
 
 BLOCKS: Mapping[str, Callable[[], Iterator[str]]] = {
@@ -203,18 +203,17 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
                 with click.Context(member, info_name=name, parent=context) as below:
                     yield from _command(member, below)
         return
-    yield f"### `{context.command_path}`\n"
+    yield f"## `{context.command_path}`\n"
     yield f"```text\n{command.get_help(context)}\n```\n"
 
 
-def _readable(pattern: str) -> str:
-    """Return a route with its groups as ``{name}``."""
-    named = re.sub(r"\(\?P<(\w+)>(?:[^()]|\([^()]*\))*\)", r"{\1}", pattern)
-    return named.removesuffix("$").replace("\\", "")
+def _parameters(said: Mapping[str, Any]) -> str:
+    return ", ".join(f"`{p['name']}`" for p in said["parameters"] if p["in"] == "query")
 
 
-def _first_paragraph(documented: object) -> str:
-    return " ".join((inspect.getdoc(documented) or "").split("\n\n")[0].split())
+def _answer(said: Mapping[str, Any]) -> str:
+    (status, answer), *_ = said["responses"].items()
+    return f"{status}: {answer['description']}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

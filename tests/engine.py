@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import hashlib
 import os
 import select
 import shlex
@@ -19,7 +18,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -33,13 +31,23 @@ from docker import APIClient
 from backendai_jupyter.agent.runtime.build import build_image
 from backendai_jupyter.agent.runtime.docker_engine import image_of
 from backendai_jupyter.domain.wire import Image
+from tests.engine_materials import (
+    KERNELSPECS,
+    base_key,
+    content_of,
+    ensure_base_tarball,
+    ensure_wheels,
+    find_command,
+    has_command,
+    hash_of,
+    run_command,
+    say,
+    search_path,
+)
 
-KERNELSPECS = Path(__file__).parents[1] / "kernelspecs"
 HASH_LABEL = "ai.backend.test.hash"
+FROM_WHEELS = {"PIP_ARGS": "--no-index --find-links wheels"}
 BASE_REPOSITORY = "backendai-test-base"
-BASE_SUITE, BASE_PYTHON = "bookworm", "3.11"
-BASE_PACKAGES = ("ca-certificates", "fonts-dejavu-core", "python3", "python3-venv", "r-cran-irkernel")
-DEFAULT_MIRROR = "http://deb.debian.org/debian"
 NEEDED = {
     "dockerd": "docker.io",
     "debootstrap": "debootstrap",
@@ -62,6 +70,8 @@ class PrivateEngine:
         self.state = Path(tempfile.mkdtemp(prefix="bj-engine-"))  # short: sockets live here
         self.url = f"unix://{self.state}/docker.sock"
         self.pid = 0
+        self.base = ""  # reference of the Debian base, and a folder of wheels: what images
+        self.wheels = Path()  # are built from; known after ensure_images
         self._bridge = f"bj{os.getpid()}"
         self._lock: IO[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -73,10 +83,10 @@ class PrivateEngine:
         _add_bridge(self._bridge)
         with _ReadySocket(self.state / "ready.sock") as ready, self._log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                [_find("dockerd"), *self._options(data)],
+                [find_command("dockerd"), *self._options(data)],
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "NOTIFY_SOCKET": str(ready.path), "PATH": _path()},
+                env={**os.environ, "NOTIFY_SOCKET": str(ready.path), "PATH": search_path()},
             )
             self.pid = self._process.pid
             (data / "bj.pid").write_text(str(self.pid))
@@ -97,7 +107,9 @@ class PrivateEngine:
                 self._process.kill()
                 self._process.wait()
             self._process = None
-        subprocess.run([_find("ip"), "link", "del", self._bridge], capture_output=True, check=False)
+        subprocess.run(
+            [find_command("ip"), "link", "del", self._bridge], capture_output=True, check=False
+        )
         shutil.rmtree(self.state, ignore_errors=True)
         if self._lock is not None:
             self._lock.close()
@@ -109,9 +121,9 @@ class PrivateEngine:
     def ensure_images(self, names: Sequence[str] = ("python", "r")) -> dict[str, Image]:
         """Return the images of these kernelspecs, built where they are missing or outdated."""
         with _locked(self.cache / "files.lock"):
-            base = self._ensure_base()
-            wheels = _ensure_wheels(self.cache)
-            return {name: self._ensure_image(name, base, wheels) for name in names}
+            self.base = self._ensure_base()
+            self.wheels = ensure_wheels(self.cache)
+            return {name: self._ensure_image(name) for name in names}
 
     @property
     def _log_path(self) -> Path:
@@ -137,31 +149,30 @@ class PrivateEngine:
         return data
 
     def _ensure_base(self) -> str:
-        tarball = _ensure_base_tarball(self.cache)
-        tag = f"{BASE_REPOSITORY}:{_base_key()}"
+        tarball = ensure_base_tarball(self.cache)
+        tag = f"{BASE_REPOSITORY}:{base_key()}"
         with contextlib.closing(self.client()) as client:
             if not client.images(name=tag):
-                _say(f"importing {tag}")
-                client.import_image_from_file(str(tarball), BASE_REPOSITORY, _base_key())
+                say(f"importing {tag}")
+                client.import_image_from_file(str(tarball), BASE_REPOSITORY, base_key())
         return tag
 
-    def _ensure_image(self, name: str, base: str, wheels: Path) -> Image:
+    def _ensure_image(self, name: str) -> Image:
         context = KERNELSPECS / name
-        wanted = _hash(base, str(wheels), *(_content(path) for path in sorted(context.iterdir())))
+        wanted = hash_of(
+            self.base, str(self.wheels), *(content_of(path) for path in sorted(context.iterdir()))
+        )
         tag = f"backendai-{name}:latest"
         if (found := self._existing(tag, wanted)) is not None:
             return found
-        _say(f"building {tag}")
+        say(f"building {tag}")
         with_wheels = (context / "requirements.txt").exists()
         work = build_image(
             name,
             context,
             tag=tag,
-            build_args={
-                "BASE_IMAGE": base,
-                **({"PIP_ARGS": "--no-index --find-links wheels"} if with_wheels else {}),
-            },
-            wheels=wheels if with_wheels else None,
+            build_args={"BASE_IMAGE": self.base, **(FROM_WHEELS if with_wheels else {})},
+            wheels=self.wheels if with_wheels else None,
             url=self.url,
             on_line=lambda _: None,
             labels={HASH_LABEL: wanted},
@@ -244,74 +255,23 @@ def _cache_root() -> Path:
     return Path(home) / "backendai_jupyter" / "test-engine"
 
 
-def _ensure_base_tarball(cache: Path) -> Path:
-    tarball = cache / f"base-{_base_key()}.tar"
-    if tarball.exists():
-        return tarball
-    _say(f"making a Debian base with {', '.join(BASE_PACKAGES)}")
-    root = Path(tempfile.mkdtemp(prefix="bj-base-"))
-    partial = tarball.with_suffix(".partial")
-    try:
-        suite_and_mirror = [BASE_SUITE, str(root), _mirror()]
-        _run([_find("debootstrap"), "--variant=minbase", *suite_and_mirror])
-        # debootstrap itself cannot resolve the virtual packages that R's depend on.
-        lenient = ["-o", "Acquire::Check-Valid-Until=false", "-o", "Acquire::Check-Date=false"]
-        inside = [_find("chroot"), str(root), "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]
-        _run([*inside, *lenient, "update", "-q"])
-        _run([*inside, *lenient, "install", "-qy", "--no-install-recommends", *BASE_PACKAGES])
-        _run([*inside, "clean"])
-        unneeded = ("var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale", "dev")
-        _run(["tar", "-C", str(root), *(f"--exclude=./{p}/*" for p in unneeded), "-cf", str(partial), "."])
-        partial.rename(tarball)
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
-        partial.unlink(missing_ok=True)
-    return tarball
-
-
-def _ensure_wheels(cache: Path) -> Path:
-    requirements = KERNELSPECS / "python" / "requirements.txt"
-    wheels = cache / f"wheels-{_hash(BASE_PYTHON, _content(requirements))}"
-    if wheels.exists():
-        return wheels
-    _say("downloading wheels for the python image")
-    partial = Path(tempfile.mkdtemp(prefix="wheels-partial-", dir=cache))
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:"]
-    _run([*pip, "--python-version", BASE_PYTHON, "-d", str(partial), "-r", str(requirements)])
-    return partial.rename(wheels)
-
-
-def _base_key() -> str:
-    return _hash(BASE_SUITE, *BASE_PACKAGES)
-
-
-def _mirror() -> str:
-    """Return the mirror of this machine's own packages if it has this suite, or Debian's."""
-    targets = ["apt-get", "indextargets", "--format", "$(CODENAME) $(REPO_URI)"]
-    if shutil.which("apt-get") is None:
-        return DEFAULT_MIRROR
-    listed = subprocess.run(targets, capture_output=True, text=True, check=False).stdout
-    found = (line.split()[1] for line in listed.splitlines() if line.startswith(f"{BASE_SUITE} "))
-    return next(found, DEFAULT_MIRROR)
-
-
 def _get_commands() -> None:
-    missing = [package for command, package in NEEDED.items() if not _has(command)]
+    missing = [package for command, package in NEEDED.items() if not has_command(command)]
     if not missing:
         return
     install = ["apt-get", "install", "-qy", "--no-install-recommends", *missing]
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise RuntimeError(f"Tests need a private Docker Engine: sudo {shlex.join(install)}")
-    _run(["apt-get", "update", "-q"])
-    _run(install)
+    run_command(["apt-get", "update", "-q"])
+    run_command(install)
 
 
 def _add_bridge(name: str) -> None:
     # Some subnet that nobody on this machine has: containers use it to reach each other.
-    _run([_find("ip"), "link", "add", name, "type", "bridge"])
+    run_command([find_command("ip"), "link", "add", name, "type", "bridge"])
     third = os.getpid() % 250 + 1
-    _run([_find("ip"), "addr", "add", f"10.213.{third}.1/24", "dev", name])
-    _run([_find("ip"), "link", "set", name, "up"])
+    run_command([find_command("ip"), "addr", "add", f"10.213.{third}.1/24", "dev", name])
+    run_command([find_command("ip"), "link", "set", name, "up"])
 
 
 def _end_engine_left_in(data: Path) -> None:
@@ -337,44 +297,12 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _path() -> str:
-    return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # a plain user's lacks them
-
-
-def _has(command: str) -> bool:
-    return shutil.which(command, path=_path()) is not None
-
-
-def _find(command: str) -> str:
-    return shutil.which(command, path=_path()) or command
-
-
-def _run(command: Sequence[str]) -> None:
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"{shlex.join(command)} failed:\n{done.stdout[-4000:]}")
-
-
-def _hash(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
-
-
-def _content(path: Path) -> str:
-    return f"{path.name}\0{path.read_text()}"
-
-
-def _say(what: str) -> None:
-    sys.stderr.write(f"test engine: {what}\n")
-
-
 def _main() -> None:
     private = PrivateEngine()
     try:
         private.start()
         for image in private.ensure_images().values():
-            _say(f"{image.reference} has {image.size_bytes / 1e6:.0f} MB")
+            say(f"{image.reference} has {image.size_bytes / 1e6:.0f} MB")
     finally:
         private.stop()
 

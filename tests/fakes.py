@@ -112,14 +112,18 @@ class RelayInMemory:
 
     async def open_kernel(self, kernel_id: str, ipc_prefix: str, key: str) -> Endpoint:
         first = 40000 + 5 * len(self.open)
-        ports = range(first, first + 5)
-        return self.open.setdefault(kernel_id, Endpoint("127.0.0.1", *ports, "public", "secret"))
+        return self.open.setdefault(kernel_id, _endpoint(first))
 
     async def close_kernel(self, kernel_id: str) -> None:
         self.open.pop(kernel_id, None)
 
     async def notify(self, kernel_id: str, text: str, *, dead: bool = False) -> None:
         self.notices.append((kernel_id, text))
+
+
+def _endpoint(first_port: int) -> Endpoint:
+    shell, iopub, stdin, control, hb = range(first_port, first_port + 5)
+    return Endpoint("127.0.0.1", shell, iopub, stdin, control, hb, "public", "secret")
 
 
 async def answer_at_once(connection: Connection, *, timeout_s: float) -> dict[str, str]:

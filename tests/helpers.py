@@ -6,17 +6,25 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, overload
 
 T = TypeVar("T")
 
 
-async def eventually(probe: Callable[[], T | Awaitable[T]], *, within_s: float = 10.0) -> T:
+@overload
+async def eventually(probe: Callable[[], Awaitable[T]], *, within_s: float = ...) -> T: ...
+
+
+@overload
+async def eventually(probe: Callable[[], T], *, within_s: float = ...) -> T: ...
+
+
+async def eventually(probe: Callable[[], object], *, within_s: float = 10.0) -> object:
     """Call ``probe`` until its result is truthy and return it; fail after ``within_s``."""
     deadline = time.monotonic() + within_s
     while True:
         result = probe()
-        value: T = await result if inspect.isawaitable(result) else result  # type: ignore[assignment]
+        value = await result if inspect.isawaitable(result) else result
         if value:
             return value
         assert time.monotonic() < deadline, f"still {value!r} after {within_s} s"

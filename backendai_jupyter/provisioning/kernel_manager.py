@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from jupyter_client.ioloop.restarter import AsyncIOLoopKernelRestarter
+from jupyter_client.kernelspec import NATIVE_KERNEL_NAME
 from jupyter_server.services.kernels.kernelmanager import (
     AsyncMappingKernelManager,
     ServerKernelManager,
 )
 from jupyter_server.utils import ApiPath, ensure_async
+from traitlets import default
 
 from backendai_jupyter.domain.options import Options
 from backendai_jupyter.errors import BackendError, InvalidInput
+from backendai_jupyter.provisioning.backends import BACKENDS
+from backendai_jupyter.provisioning.kernelspecs import DEFAULT_KERNEL, is_ours
 from backendai_jupyter.provisioning.provisioner import BackendAIProvisioner
 from backendai_jupyter.provisioning.requested import REQUESTED, Requested, ServerRequest
-
-PROVISIONER = "backendai-provisioner"
 
 
 class Restarter(AsyncIOLoopKernelRestarter):
@@ -75,6 +77,11 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):
 
     start_kernel = _async_start_kernel  # type: ignore[assignment] # as the class above does
 
+    @default("default_kernel_name")
+    def _ours_where_local_ones_are_hidden(self) -> str:
+        hidden = BACKENDS.backend.settings.hide_local_kernelspecs
+        return DEFAULT_KERNEL if hidden else NATIVE_KERNEL_NAME
+
     def cwd_for_path(self, path: str, **kwargs: Any) -> str:
         """Return where on this host a local kernel works for a contents path."""
         assert self.parent is not None
@@ -83,9 +90,7 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):
 
     def _is_ours(self, kernel_name: str) -> bool:
         assert self.kernel_spec_manager is not None
-        spec = self.kernel_spec_manager.get_kernel_spec(kernel_name)
-        stanza = spec.metadata.get("kernel_provisioner", {})
-        return bool(stanza.get("provisioner_name") == PROVISIONER)
+        return is_ours(self.kernel_spec_manager.get_kernel_spec(kernel_name))
 
     async def _server_request(self, requested: Requested, path: str | None) -> ServerRequest:
         layers = []

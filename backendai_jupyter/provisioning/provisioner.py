@@ -68,6 +68,14 @@ class BackendAIProvisioner(KernelProvisionerBase):
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
         """Turn what jupyter_client knows into a request; takes no resources yet."""
+        try:
+            self._request = await self._make_request(kwargs)
+        except BaseException:
+            await self.cleanup(restart=False)
+            raise
+        return {"cmd": list(self._request.argv), "env": {}}
+
+    async def _make_request(self, kwargs: dict[str, Any]) -> Request:
         if self.kernel_spec is None:
             raise NotFound("There is no kernelspec to start.")
         extra_arguments = kwargs.pop("extra_arguments", None) or []
@@ -75,19 +83,19 @@ class BackendAIProvisioner(KernelProvisionerBase):
         server: ServerRequest | None = kwargs.pop("backendai", None)
         environ = kwargs.pop("env", None) or dict(os.environ)
         defaults = Options(resources=Slots.parse(self.resources, field="resources"))
+        layers = _batch_layers() if server is None else server.layers
         backend = await self._get_backend()
-        self._request = Request(
+        return Request(
             kernelspec=self.parent.kernel_name if self.parent else "",
             image=self.image,
             argv=(*self.kernel_spec.argv, *extra_arguments),
             defaults=defaults,
-            layers=_batch_layers() if server is None else server.layers,
+            layers=layers,
             env=self._kernel_environment(environ, backend, server),
             contents_path=None if server is None else server.directory,
             host_dir=self._host_dir(cwd, backend) if server is None else None,
             kernel_id=self.kernel_id,
         )
-        return {"cmd": list(self._request.argv), "env": {}}
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """Start the session, or its next generation, and wait until the kernel answers."""

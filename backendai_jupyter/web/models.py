@@ -17,6 +17,7 @@ from backendai_jupyter.domain import records, wire
 from backendai_jupyter.domain.states import Status
 
 MAX_SESSIONS = 1000  # in one answer
+END_REASON = "Its owner asked for its end."
 
 
 class Model(BaseModel):
@@ -97,7 +98,9 @@ class SessionFilter(Model):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    status: list[Status] = Field([], description="only these, given once for each; none: all")
+    status: list[Status] = Field(
+        default=[], description="only these, given once for each; none: all"
+    )
     limit: Annotated[int, Field(ge=1, le=MAX_SESSIONS)] = MAX_SESSIONS
 
 
@@ -170,7 +173,7 @@ class Problem(Model):
     message: str
     reason: str | None = None
     code: str | None = None
-    field: str | None = Field(None, description="the part of the request that is wrong")
+    field: str | None = Field(default=None, description="the part of the request that is wrong")
 
 
 def session_of(session: records.ComputeSession) -> Session:
@@ -262,13 +265,14 @@ def _exit_of(ending: wire.Exit | None) -> Exit | None:
 
 
 def _agent_of(agent: records.Agent, *, alive: bool) -> Agent:
+    nothing = dict.fromkeys(agent.capacity, "0")
     return Agent(
         id=agent.id,
         status=AgentStatus.ALIVE if alive else AgentStatus.LOST,
         version=agent.version,
         capacity=agent.capacity.to_json(),
-        used=agent.used.to_json(),
-        free=agent.free.to_json(),
+        used={**nothing, **agent.used.to_json()},
+        free={**nothing, **agent.free.to_json()},
         images=list(agent.images),
         notes=list(agent.notes),
         seen_at=agent.seen_at,

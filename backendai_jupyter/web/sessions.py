@@ -7,6 +7,7 @@ from tornado import web
 
 from backendai_jupyter.web.base import BackendHandler
 from backendai_jupyter.web.models import (
+    END_REASON,
     Log,
     SessionDetail,
     SessionFilter,
@@ -16,8 +17,6 @@ from backendai_jupyter.web.models import (
 from backendai_jupyter.web.operation import operation
 from backendai_jupyter.web.queries import read_session
 
-ENDED_BY_REQUEST = "Its owner asked for its end."
-
 
 class SessionsHandler(BackendHandler):
     @web.authenticated
@@ -26,7 +25,9 @@ class SessionsHandler(BackendHandler):
     async def get(self, query: SessionFilter) -> SessionList:
         """List compute sessions, newest first."""
         found = await self.ask(
-            self.manager.sessions.list(self.viewer, statuses=query.status or None, limit=query.limit)
+            self.manager.sessions.list(
+                self.viewer, statuses=query.status or None, limit=query.limit
+            )
         )
         return SessionList([session_of(session) for session in found])
 
@@ -44,9 +45,7 @@ class SessionHandler(BackendHandler):
     @operation(returns=None)
     async def delete(self, session_id: str) -> None:
         """Ask for the end of a compute session; ending an ended one succeeds."""
-        await self.ask(
-            self.manager.sessions.terminate(session_id, self.viewer, reason=ENDED_BY_REQUEST)
-        )
+        await self.ask(self.manager.sessions.terminate(session_id, self.viewer, reason=END_REASON))
 
 
 class LogsHandler(BackendHandler):

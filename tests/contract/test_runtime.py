@@ -91,16 +91,22 @@ class Bench:
         await eventually(probe, within_s=20.0)
 
 
+@pytest.fixture
+def open_path(short_tmp_path: Path) -> Path:
+    """A directory that kernels, who run as somebody else, can get through."""
+    short_tmp_path.chmod(0o755)
+    return short_tmp_path
+
+
 @pytest.fixture(params=[pytest.param("docker", marks=pytest.mark.docker), "process"])
-async def bench(request: pytest.FixtureRequest, short_tmp_path: Path) -> AsyncIterator[Bench]:
-    short_tmp_path.chmod(0o755)  # kernels run as somebody else and must get through
+async def bench(request: pytest.FixtureRequest, open_path: Path) -> AsyncIterator[Bench]:
     if request.param == "docker":
         url, agent_id = request.getfixturevalue("engine_url"), str(uuid4())
 
         def make() -> KernelRuntime:
             return DockerRuntime(agent_id=agent_id, cluster_id="contract", url=url)
     else:
-        runtime_dir = short_tmp_path / "runtime"
+        runtime_dir = open_path / "runtime"
 
         def make() -> KernelRuntime:
             return ProcessRuntime(runtime_dir)
@@ -108,7 +114,7 @@ async def bench(request: pytest.FixtureRequest, short_tmp_path: Path) -> AsyncIt
     runtime = make()
     await runtime.open()
     image = next(i for i in await runtime.images() if i.name == "python")
-    bench = Bench(runtime, make, image, short_tmp_path)
+    bench = Bench(runtime, make, image, open_path)
     yield bench
     for state in await bench.runtime.list():
         await bench.runtime.stop(state.kernel_id, grace_s=0)

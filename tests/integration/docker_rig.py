@@ -90,11 +90,10 @@ class DockerRig:
             found: dict[str, Any] = client.inspect_container(container_id)
             return found
 
-    def containers(self) -> list[dict[str, Any]]:
-        """Return all containers of the engine, whosever they are."""
+    def container_names(self) -> set[str]:
+        """Return the names of all containers of the engine, whosever they are."""
         with contextlib.closing(self.engine.client()) as client:
-            found: list[dict[str, Any]] = client.containers(all=True)
-            return found
+            return {name.lstrip("/") for c in client.containers(all=True) for name in c["Names"]}
 
 
 @contextlib.asynccontextmanager

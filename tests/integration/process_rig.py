@@ -35,6 +35,7 @@ class Rig:
     """One agent's runtime; ``root`` is where its kernels' directories are."""
 
     root: Path
+    python: str = "python"
     runtime: ProcessRuntime = field(init=False)
 
     def __post_init__(self) -> None:
@@ -54,7 +55,7 @@ class Rig:
             session_id="s",
             generation=1,
             image=Image(name="python", reference="", runtime="process"),
-            argv=("python", "-u", "-c", code),
+            argv=(self.python, "-u", "-c", code),
             env={},
             limits=Slots({"cpu": 1, "mem": 256 * MIB}),
             mounts=(),
@@ -82,13 +83,11 @@ class Rig:
     async def ended(self, spec: ContainerSpec) -> ContainerState:
         """Wait until the program has ended and return its state."""
 
-        async def probe() -> ContainerState | None:
-            state = await self.state(spec)
-            return None if state.exit_code is None else state
+        async def probe() -> bool:
+            return (await self.state(spec)).exit_code is not None
 
-        state = await eventually(probe)
-        assert state is not None
-        return state
+        await eventually(probe)
+        return await self.state(spec)
 
     async def state(self, spec: ContainerSpec) -> ContainerState:
         (state,) = [s for s in await self.runtime.list() if s.kernel_id == spec.kernel_id]

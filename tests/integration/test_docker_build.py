@@ -12,7 +12,8 @@ import pytest
 
 from backendai_jupyter.agent.runtime.build import build_image
 from backendai_jupyter.errors import RuntimeFailed
-from tests.engine import KERNELSPECS, PrivateEngine
+from tests.engine import PrivateEngine
+from tests.engine_materials import KERNELSPECS
 from tests.integration.docker_rig import DockerRig
 
 LABELS = 'LABEL ai.backend.kernelspec="1" ai.backend.image.name="tiny"'

@@ -13,7 +13,7 @@ import zmq.asyncio
 from jupyter_client.session import Session
 
 from backendai_jupyter.agent.runtime.base import RUN_DIR, ContainerSpec
-from tests.engine import KERNELSPECS
+from tests.engine_materials import KERNELSPECS
 from tests.integration.docker_rig import UID, DockerRig
 
 KEY = "0123456789abcdef"

@@ -23,6 +23,7 @@ from backendai_jupyter.errors import RuntimeFailed
 
 BUILD_TIMEOUT_S = 3600.0  # without a line of output
 _TAIL_LINES = 15
+_CHATTER = (" ---> ", "Removing intermediate container ")  # of the builder, about itself
 
 
 async def build_image(
@@ -101,18 +102,21 @@ def _build(
 def _follow(messages: Any, name: str, tell: Callable[[str], None]) -> None:
     """Pass the build's output on, line by line, until it ends."""
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
-    for message in messages:
+    error = ""
+    for message in messages:  # to the end also after an error: that frees the connection
+        error = error or message.get("error", "").strip()
         for line in _lines(message):
             if line.startswith("Step "):
                 tail.clear()
-            tail.append(line)
+            if not line.startswith(_CHATTER):
+                tail.append(line)
             tell(line)
-        if "error" in message:
-            said = "\n".join(f"  {line}" for line in tail)
-            raise RuntimeFailed(
-                f"The image {name!r} could not be built: {message['error'].strip()}\n"
-                f"The failing step's last lines:\n{said}"
-            )
+    if error:
+        said = "\n".join(f"  {line}" for line in tail)
+        raise RuntimeFailed(
+            f"The image {name!r} could not be built: {error}\n"
+            f"The failing step's last lines:\n{said}"
+        )
 
 
 def _lines(message: Mapping[str, Any]) -> list[str]:

@@ -36,6 +36,11 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+# The class has a method called list, so that these cannot be spelled out after it.
+States = list[ContainerState]
+Listed = list[dict[str, Any]]
+Labels = list[str]
+
 MAX_CALLS = 32  # at once; one that stops a kernel takes as long as the kernel's grace
 _NOT_ENDED = {"created", "running", "paused", "restarting"}
 _KILLED = 137
@@ -190,7 +195,8 @@ class DockerRuntime:
         except APIError as error:
             self._remove(container_id)
             raise RuntimeFailed(
-                f"Docker could not start {spec.argv[0]!r} in {spec.image.reference!r}: {said(error)}"
+                f"Docker could not start {spec.argv[0]!r} in an image "
+                f"{spec.image.reference!r}: {said(error)}"
             ) from error
 
     def _signal(self, kernel_id: str, signum: int) -> None:
@@ -223,7 +229,7 @@ class DockerRuntime:
         except NotFound:
             return
 
-    def _list(self) -> list[ContainerState]:
+    def _list(self) -> States:
         states = (self._state(found) for found in self._containers())
         return [state for state in states if state is not None]
 
@@ -234,14 +240,14 @@ class DockerRuntime:
         raw: bytes = self._client.logs(found["Id"], tail=max_bytes)  # a line has a byte at least
         return raw[-max_bytes:].decode("utf-8", "replace")
 
-    def _containers(self, kernel_id: str | None = None) -> list[dict[str, Any]]:
+    def _containers(self, kernel_id: str | None = None) -> Listed:
         labels = self._own_labels()
         if kernel_id is not None:
             labels.append(f"{LABEL_KERNEL}={kernel_id}")
-        found: list[dict[str, Any]] = self._client.containers(all=True, filters={"label": labels})
+        found: Listed = self._client.containers(all=True, filters={"label": labels})
         return found
 
-    def _own_labels(self) -> list[str]:
+    def _own_labels(self) -> Labels:
         return [f"{LABEL_AGENT}={self._agent_id}", f"{LABEL_CLUSTER}={self._cluster_id}"]
 
     def _state(self, found: Mapping[str, Any]) -> ContainerState | None:
@@ -279,7 +285,7 @@ def _unless(error: APIError, *harmless: int) -> None:
 
 def _has_init(info: Mapping[str, Any]) -> bool:
     # Where it finds no such program the engine says N/A.
-    return (info.get("InitCommit") or {}).get("ID", "") != "N/A"
+    return bool((info.get("InitCommit") or {}).get("ID", "") != "N/A")
 
 
 def _cannot(info: Mapping[str, Any], *, with_init: bool) -> list[str]:

@@ -19,7 +19,7 @@ LABEL_GENERATION = "ai.backend.generation"
 
 SHM_BYTES = 64 * 1024 * 1024
 LOG_SIZE = "1m"  # of the one file that keeps what a kernel program prints to its terminal
-_NANO = 10**9
+_CPU_PERIOD_US = 100_000
 # As with a local kernel, an interrupt reaches the programs that a cell has started:
 # docker-init then signals its child's process group.
 _OWN_ENV = {
@@ -88,7 +88,9 @@ def _limits(spec: ContainerSpec, pids_limit: int) -> dict[str, Any]:
         "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
     }
     if cpu := spec.limits["cpu"]:
-        limits["NanoCpus"] = int(cpu * _NANO)
+        # As a quota, which may exceed what the node has: the agent offers more than that.
+        limits["CpuPeriod"] = _CPU_PERIOD_US
+        limits["CpuQuota"] = int(cpu * _CPU_PERIOD_US)
     if mem := spec.limits["mem"]:
         limits["Memory"] = limits["MemorySwap"] = int(mem)  # the same: no swap on top
     return limits

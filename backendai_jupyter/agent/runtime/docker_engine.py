@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ LABEL_IMAGE_NAME = "ai.backend.image.name"
 
 FIND_TIMEOUT_S = 2.0
 CALL_TIMEOUT_S = 60.0
+_UNIX = "unix://"
 _DEFAULT_URL = "unix:///var/run/docker.sock"
 _UNTAGGED = "<none>:<none>"
 
@@ -43,8 +45,9 @@ def connect(url: str | None, *, connections: int = 4, timeout_s: float = CALL_TI
     """
     where = {"base_url": url} if url else kwargs_from_env()
     try:
+        _knock(_where(url), timeout_s)
         return APIClient(**where, version="auto", timeout=timeout_s, max_pool_size=connections)
-    except (DockerException, requests.RequestException) as error:
+    except (DockerException, requests.RequestException, OSError) as error:
         raise RuntimeFailed(_unreachable(url, error)) from error
 
 
@@ -78,9 +81,7 @@ def read_images(client: Any) -> tuple[Image, ...]:
     return tuple(found.values())
 
 
-def image_of(
-    name: str, reference: str, raw: Mapping[str, Any], labels: Mapping[str, str]
-) -> Image:
+def image_of(name: str, reference: str, raw: Mapping[str, Any], labels: Mapping[str, str]) -> Image:
     """Return what the engine lists or inspects as ``raw`` in our own words."""
     return Image(
         name=name,
@@ -100,10 +101,21 @@ def _answers(url: str | None) -> bool:
     return True
 
 
+def _knock(url: str, timeout_s: float) -> None:
+    """Raise ``OSError`` if nobody listens; the SDK would then forget to close its socket."""
+    if url.startswith(_UNIX):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(timeout_s)
+            probe.connect(url.removeprefix(_UNIX))
+
+
+def _where(url: str | None) -> str:
+    return str(url or kwargs_from_env().get("base_url") or _DEFAULT_URL)
+
+
 def _unreachable(url: str | None, error: Exception) -> str:
-    where = url or kwargs_from_env().get("base_url") or _DEFAULT_URL
     return (
-        f"The Docker Engine at {where} cannot be reached ({_root_cause(error)}). "
+        f"The Docker Engine at {_where(url)} cannot be reached ({_root_cause(error)}). "
         "Start it, or check that this user may open its socket."
     )
 

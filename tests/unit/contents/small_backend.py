@@ -73,3 +73,13 @@ class SmallBackend:
 
     def as_backend(self) -> Backend:
         return cast(Backend, self)
+
+
+def entries(directory: Path) -> list[str]:
+    """Return the names in a directory."""
+    return sorted(path.name for path in directory.iterdir())
+
+
+def owners(*directories: Path) -> list[int]:
+    """Return the owner of everything beneath some directories."""
+    return [path.lstat().st_uid for directory in directories for path in directory.rglob("*")]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 from tornado import web
 
 from backendai_jupyter.contents.manager import VFolderContentsManager
-from tests.unit.contents.small_backend import KERNEL, SmallBackend
+from tests.unit.contents.small_backend import KERNEL, SmallBackend, entries
 
 
 async def save(contents: VFolderContentsManager, path: str, content: str) -> None:
@@ -28,7 +27,7 @@ async def test_a_checkpoint_is_restored_and_never_seen_in_the_folder(
     made = await contents.create_checkpoint("data/a.txt")
     await save(contents, "data/a.txt", "second")
     assert await contents.list_checkpoints("data/a.txt") == [made]
-    assert os.listdir(data) == ["a.txt"]
+    assert entries(data) == ["a.txt"]
     mirrored = tmp_path / "data" / "checkpoints" / backend.store.folders["data"].id
     assert mirrored.is_dir()
     await contents.restore_checkpoint(made["id"], "data/a.txt")
@@ -41,7 +40,7 @@ async def test_a_saved_notebook_has_a_checkpoint(
 ) -> None:
     await contents.new_untitled("data", type="notebook")
     assert len(await contents.list_checkpoints("data/Untitled.ipynb")) == 1
-    assert os.listdir(data) == ["Untitled.ipynb"]
+    assert entries(data) == ["Untitled.ipynb"]
 
 
 async def test_asking_for_checkpoints_creates_nothing(

@@ -70,9 +70,7 @@ def test_ours_are_offered_where_an_agent_has_the_image(
     assert offered(specs) == {"backendai-python", "backendai-r", "local"}
 
 
-def test_local_ones_can_be_hidden(
-    specs: BackendAIKernelSpecManager, backend: SmallBackend
-) -> None:
+def test_local_ones_can_be_hidden(specs: BackendAIKernelSpecManager, backend: SmallBackend) -> None:
     backend.settings.hide_local_kernelspecs = True
     report(backend, "a1", "r")
     specs.ensure_native_kernel = True

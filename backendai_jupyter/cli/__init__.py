@@ -1,0 +1,1 @@
+"""``jupyter backendai``: the same system for people who sit at a terminal."""

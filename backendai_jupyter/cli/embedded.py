@@ -1,0 +1,67 @@
+"""What only a whole backend knows: its agents and images, and the logs of kernels that run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from traitlets.config import Config
+
+from backendai_jupyter.agent.launch import LOG_TAIL_BYTES
+from backendai_jupyter.agent.runtime.docker import DockerRuntime
+from backendai_jupyter.agent.runtime.kernel_dir import KernelDir
+from backendai_jupyter.provisioning.backend import Backend
+from backendai_jupyter.provisioning.instance import Facts
+from backendai_jupyter.web.models import AgentList, ImageList
+from backendai_jupyter.web.queries import read_agents, read_images
+
+
+async def agents(config: Config) -> AgentList:
+    async with _backend(config) as backend:
+        return await backend.call(read_agents(backend.manager))
+
+
+async def images(config: Config) -> ImageList:
+    async with _backend(config) as backend:
+        return await backend.call(read_images(backend.manager))
+
+
+async def read_log(instance: Path, kernel_id: str) -> str:
+    """Return the end of the log of a kernel that another process of this machine runs."""
+    facts = await asyncio.to_thread(_facts, instance)
+    if facts is None:
+        return ""
+    directory = await asyncio.to_thread(KernelDir.read, Path(facts.run_root) / "p" / kernel_id)
+    if directory is not None:
+        tail = await asyncio.to_thread(directory.log_tail, LOG_TAIL_BYTES)
+        return tail.decode(errors="replace")
+    if facts.docker_url is None:
+        return ""
+    runtime = DockerRuntime(
+        agent_id=facts.agent_id, cluster_id=facts.cluster_id, url=facts.docker_url or None
+    )
+    await runtime.open()
+    try:
+        return await runtime.log_tail(kernel_id, max_bytes=LOG_TAIL_BYTES)
+    finally:
+        await runtime.close()
+
+
+@asynccontextmanager
+async def _backend(config: Config) -> AsyncIterator[Backend]:
+    backend = Backend(config)
+    await asyncio.to_thread(backend.start)
+    try:
+        yield backend
+    finally:
+        await asyncio.to_thread(backend.stop)
+
+
+def _facts(instance: Path) -> Facts | None:
+    try:
+        return Facts(**json.loads((instance / "facts.json").read_text()))
+    except (OSError, ValueError, TypeError):  # its process has just ended
+        return None

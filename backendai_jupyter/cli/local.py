@@ -1,0 +1,101 @@
+"""Answer without a server: sessions from the database, agents from a backend of our own."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from pathlib import Path
+from typing import Any
+
+from traitlets.config import Config
+
+from backendai_jupyter.config import BackendAI
+from backendai_jupyter.domain.records import Viewer
+from backendai_jupyter.domain.states import FINAL
+from backendai_jupyter.store.engine import Database
+from backendai_jupyter.store.migrate import upgrade
+from backendai_jupyter.store.sessions import SessionStore
+from backendai_jupyter.store.users import UserStore
+from backendai_jupyter.web.models import (
+    END_REASON,
+    AgentList,
+    ImageList,
+    SessionDetail,
+    SessionFilter,
+    SessionList,
+    detail_of,
+    session_of,
+)
+
+_SQLITE = "sqlite+aiosqlite:///"
+
+
+class LocalApi:
+    """An ``Api`` that sees the sessions of every process on this machine.
+
+    They share the database, and each passes over its own rows every few seconds: that is
+    when the end of a session that is written here takes effect.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._settings = BackendAI(config=config)
+        self._database: Database | None = None
+
+    async def close(self) -> None:
+        if self._database is not None:
+            await self._database.close()
+
+    async def sessions(self, wanted: SessionFilter) -> SessionList:
+        if self._is_new():
+            return SessionList([])
+        store, viewer = await self._open()
+        found = await store.list(viewer, statuses=wanted.status or None, limit=wanted.limit)
+        return SessionList([session_of(session) for session in found])
+
+    async def session(self, session_id: str) -> SessionDetail:
+        store, viewer = await self._open()
+        session = await store.get(session_id, viewer)
+        return detail_of(session, await store.history(session_id, viewer))
+
+    async def log(self, session_id: str) -> str:
+        store, viewer = await self._open()
+        session = await store.get(session_id, viewer)
+        kernel = session.main
+        if kernel.status in FINAL:
+            return kernel.exit.log_tail if kernel.exit else ""
+        instance = Path(self._settings.data_dir) / "instances" / session.cluster_id
+        text: str = await _embedded().read_log(instance, kernel.id)
+        return text
+
+    async def terminate(self, session_id: str) -> None:
+        store, viewer = await self._open()
+        await store.terminate(
+            session_id, viewer, reason=END_REASON, by=viewer.user_id, now=time.time()
+        )
+
+    async def agents(self) -> AgentList:
+        answer: AgentList = await _embedded().agents(self._config)
+        return answer
+
+    async def images(self) -> ImageList:
+        answer: ImageList = await _embedded().images(self._config)
+        return answer
+
+    def _is_new(self) -> bool:
+        """Whether nothing has ever run here; merely looking shall not make a database."""
+        url = self._settings.database_url
+        return url.startswith(_SQLITE) and not Path(url.removeprefix(_SQLITE)).exists()
+
+    async def _open(self) -> tuple[SessionStore, Viewer]:
+        url = self._settings.database_url
+        if self._database is None:
+            await upgrade(url)
+            self._database = await Database.open(url)
+        owner = await UserStore(self._database).ensure_owner(now=time.time())
+        return SessionStore(self._database), Viewer(owner.id)
+
+
+def _embedded() -> Any:
+    # Loading a whole backend takes longer than all that a list of sessions needs.
+    return importlib.import_module("backendai_jupyter.cli.embedded")

@@ -1,0 +1,202 @@
+"""Find a Jupyter Server of ours that runs on this machine, and ask it over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
+
+from jupyter_core.paths import jupyter_runtime_dir
+from pydantic import BaseModel, ValidationError
+
+from backendai_jupyter.cli.local import LocalApi
+from backendai_jupyter.errors import BackendError, Unavailable
+from backendai_jupyter.web.models import (
+    AgentList,
+    ImageList,
+    Log,
+    Me,
+    Problem,
+    SessionDetail,
+    SessionFilter,
+    SessionList,
+)
+
+_PROBE_TIMEOUT_S = 2.0
+_TIMEOUT_S = 30.0
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """``sock`` is empty unless the server listens on a Unix socket."""
+
+    url: str
+    token: str = field(repr=False)
+    sock: str = ""
+
+    async def ask(
+        self, method: str, path: str, *, query: Any = (), timeout_s: float = _TIMEOUT_S
+    ) -> bytes:
+        """Return the body of the answer; raises ``BackendError`` with the server's sentence."""
+        target = f"/backendai/v1/{path}"
+        if query:
+            target += f"?{urlencode(query, doseq=True)}"
+        status, body = await asyncio.to_thread(self._ask, method, target, timeout_s)
+        if status >= 400:
+            raise BackendError(_sentence(body) or f"The server at {self.url} answered {status}.")
+        return body
+
+    def _ask(self, method: str, target: str, timeout_s: float) -> tuple[int, bytes]:
+        parts = urlsplit(self.url)
+        connection = self._connection(timeout_s)
+        try:
+            connection.request(
+                method,
+                parts.path.rstrip("/") + target,
+                headers={"Authorization": f"token {self.token}", "Host": parts.netloc},
+            )
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            why = str(error) or type(error).__name__
+            raise Unavailable(
+                f"The Jupyter Server at {self.url} does not answer ({why})."
+            ) from error
+        finally:
+            connection.close()
+
+    def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
+        parts = urlsplit(self.url)
+        if self.sock:
+            return _UnixConnection(self.sock, timeout_s)
+        if parts.scheme == "https":
+            return http.client.HTTPSConnection(parts.netloc, timeout=timeout_s)
+        return http.client.HTTPConnection(parts.netloc, timeout=timeout_s)
+
+
+class ServerApi:
+    """An ``Api`` whose answers come from a running server.
+
+    It knows the logs only of the kernels that it started itself; those of other processes
+    of this machine are read ``beside`` it.
+    """
+
+    def __init__(self, server: Server, *, beside: LocalApi) -> None:
+        self._server = server
+        self._beside = beside
+
+    async def sessions(self, wanted: SessionFilter) -> SessionList:
+        query = wanted.model_dump(mode="json", exclude_defaults=True)
+        return _read(SessionList, await self._server.ask("GET", "sessions", query=query))
+
+    async def session(self, session_id: str) -> SessionDetail:
+        return _read(SessionDetail, await self._server.ask("GET", _path(session_id)))
+
+    async def log(self, session_id: str) -> str:
+        answer = _read(Log, await self._server.ask("GET", f"{_path(session_id)}/logs"))
+        return answer.log or await self._beside.log(session_id)
+
+    async def terminate(self, session_id: str) -> None:
+        await self._server.ask("DELETE", _path(session_id))
+
+    async def agents(self) -> AgentList:
+        return _read(AgentList, await self._server.ask("GET", "agents"))
+
+    async def images(self) -> ImageList:
+        return _read(ImageList, await self._server.ask("GET", "images"))
+
+
+async def find_server() -> Server | None:
+    """Return the running server with our extension that was started last, if there is one."""
+    servers = await asyncio.to_thread(_listed, Path(jupyter_runtime_dir()))
+    answers = await asyncio.gather(*(_is_ours(server) for server in servers))
+    return next((s for s, ours in zip(servers, answers, strict=True) if ours), None)
+
+
+def _listed(runtime_dir: Path) -> list[Server]:
+    """Return the servers that have left a token here, the newest first.
+
+    ``jupyter_server.serverapp`` can list them too, but takes a second to be imported.
+    """
+    newest = sorted(runtime_dir.glob("jpserver-*.json"), key=_changed_at, reverse=True)
+    infos = (_info(path) for path in newest)
+    return [
+        Server(info["url"], info["token"], info.get("sock") or "")
+        for info in infos
+        if info is not None and info.get("token") and _is_alive(info.get("pid"))
+    ]
+
+
+def _changed_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _info(path: Path) -> dict[str, Any] | None:
+    try:
+        info = json.loads(path.read_text())
+    except (OSError, ValueError):  # it went away, or is being written
+        return None
+    return info if isinstance(info, dict) and isinstance(info.get("url"), str) else None
+
+
+def _is_alive(pid: object) -> bool:
+    if not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+async def _is_ours(server: Server) -> bool:
+    try:
+        _read(Me, await server.ask("GET", "me", timeout_s=_PROBE_TIMEOUT_S))
+    except BackendError:
+        return False
+    return True
+
+
+def _read(model: type[M], body: bytes) -> M:
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise BackendError(
+            f"The server's answer was not understood ({error.errors()[0]['msg']}); "
+            "is it of another version than this program?"
+        ) from error
+
+
+def _path(session_id: str) -> str:
+    return f"sessions/{quote(session_id, safe='')}"
+
+
+def _sentence(body: bytes) -> str:
+    try:
+        return Problem.model_validate_json(body).message
+    except ValidationError:
+        return ""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)

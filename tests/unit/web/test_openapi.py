@@ -1,0 +1,75 @@
+"""The API's document: complete, and made of schemas that are there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+
+from backendai_jupyter.web.base import BackendHandler
+from backendai_jupyter.web.openapi import document_of, routes
+from backendai_jupyter.web.operation import Operation
+from backendai_jupyter.web.routes import routes as all_routes
+
+DOCUMENT: dict[str, Any] = document_of(routes).root
+OWN = [(pattern, handler) for pattern, handler in all_routes if "/backendai/" in pattern]
+
+
+def methods() -> Iterator[tuple[str, str, Operation]]:
+    for pattern, handler in OWN:
+        for name in ("get", "post", "put", "patch", "delete"):
+            if name in vars(handler):
+                yield pattern, name, vars(handler)[name].operation
+
+
+def references(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        for key, value in part.items():
+            if key == "$ref":
+                yield value
+            else:
+                yield from references(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from references(value)
+
+
+def test_every_method_of_every_route_of_ours_is_described() -> None:
+    described = {(path, name) for path, item in DOCUMENT["paths"].items() for name in item}
+    assert described == {
+        (re.sub(r"\(\?P<(\w+)>[^)]*\)", r"{\1}", pattern), name) for pattern, name, _ in methods()
+    }
+    assert ("/backendai/v1/sessions/{session_id}", "delete") in described
+
+
+def test_every_description_has_a_summary_and_what_can_go_wrong() -> None:
+    for item in DOCUMENT["paths"].values():
+        for described in item.values():
+            assert described["summary"].endswith(".")
+            assert "default" in described["responses"]
+
+
+@pytest.mark.parametrize(("pattern", "handler"), OWN)
+def test_every_handler_is_authorized_as_one_resource(
+    pattern: str, handler: type[BackendHandler]
+) -> None:
+    assert issubclass(handler, BackendHandler)
+    assert handler.auth_resource == "backendai"
+
+
+def test_every_reference_leads_to_a_valid_schema() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    for reference in references(DOCUMENT):
+        assert reference.removeprefix("#/components/schemas/") in schemas
+    for schema in schemas.values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+
+
+def test_parameters_are_described_as_they_are_read() -> None:
+    described = DOCUMENT["paths"]["/backendai/v1/sessions"]["get"]["parameters"]
+    assert {parameter["name"] for parameter in described} == {"status", "limit"}
+    path = DOCUMENT["paths"]["/backendai/v1/sessions/{session_id}/logs"]["get"]["parameters"]
+    assert [(p["name"], p["in"], p["required"]) for p in path] == [("session_id", "path", True)]
