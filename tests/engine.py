@@ -53,7 +53,9 @@ NEEDED = {
     "debootstrap": "debootstrap",
     "iptables": "iptables",
     "ip": "iproute2",
+    "setpriv": "util-linux",
 }
+_STATE_PREFIX = "bj-engine-"
 READY_WITHIN_S = 60.0
 STOP_WITHIN_S = 30.0
 
@@ -67,29 +69,35 @@ class PrivateEngine:
     def __init__(self, cache: Path | None = None) -> None:
         self.cache = cache or _cache_root()
         self.cache.mkdir(parents=True, exist_ok=True)
-        self.state = Path(tempfile.mkdtemp(prefix="bj-engine-"))  # short: sockets live here
+        # A short name, because sockets live here.
+        self.state = Path(tempfile.mkdtemp(prefix=f"{_STATE_PREFIX}{os.getpid()}-"))
         self.url = f"unix://{self.state}/docker.sock"
         self.pid = 0
         self.base = ""  # reference of the Debian base, and a folder of wheels: what images
         self.wheels = Path()  # are built from; known after ensure_images
-        self._bridge = f"bj{os.getpid()}"
+        self._bridge = _bridge_of(os.getpid())
         self._lock: IO[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Return when the engine answers; raises ``RuntimeError`` with its log otherwise."""
         _get_commands()
+        _clear_up_after_killed_runs()
         data = self._claim_data()
         _add_bridge(self._bridge)
         with _ReadySocket(self.state / "ready.sock") as ready, self._log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                [find_command("dockerd"), *self._options(data)],
+                # However this process ends, its engine ends too.
+                [
+                    *("setpriv", "--pdeathsig", "TERM"),
+                    find_command("dockerd"),
+                    *self._options(data),
+                ],
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "NOTIFY_SOCKET": str(ready.path), "PATH": search_path()},
             )
             self.pid = self._process.pid
-            (data / "bj.pid").write_text(str(self.pid))
             if not ready.wait(self._process):
                 self.stop()
                 raise RuntimeError(f"dockerd did not start:\n{self._log_path.read_text()[-4000:]}")
@@ -107,9 +115,7 @@ class PrivateEngine:
                 self._process.kill()
                 self._process.wait()
             self._process = None
-        subprocess.run(
-            [find_command("ip"), "link", "del", self._bridge], capture_output=True, check=False
-        )
+        _remove_bridge(self._bridge)
         shutil.rmtree(self.state, ignore_errors=True)
         if self._lock is not None:
             self._lock.close()
@@ -121,9 +127,10 @@ class PrivateEngine:
     def ensure_images(self, names: Sequence[str] = ("python", "r")) -> dict[str, Image]:
         """Return the images of these kernelspecs, built where they are missing or outdated."""
         with _locked(self.cache / "files.lock"):
-            self.base = self._ensure_base()
+            tarball = ensure_base_tarball(self.cache)
             self.wheels = ensure_wheels(self.cache)
-            return {name: self._ensure_image(name) for name in names}
+        self.base = self._ensure_base(tarball)
+        return {name: self._ensure_image(name) for name in names}
 
     @property
     def _log_path(self) -> Path:
@@ -144,12 +151,9 @@ class PrivateEngine:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return _made(self.state / "data")
-        data = _made(self.cache / "data")
-        _end_engine_left_in(data)
-        return data
+        return _made(self.cache / "data")
 
-    def _ensure_base(self) -> str:
-        tarball = ensure_base_tarball(self.cache)
+    def _ensure_base(self, tarball: Path) -> str:
         tag = f"{BASE_REPOSITORY}:{base_key()}"
         with contextlib.closing(self.client()) as client:
             if not client.images(name=tag):
@@ -274,11 +278,29 @@ def _add_bridge(name: str) -> None:
     run_command([find_command("ip"), "link", "set", name, "up"])
 
 
-def _end_engine_left_in(data: Path) -> None:
-    """End the engine of a run that was killed: it would still hold the data."""
+def _remove_bridge(name: str) -> None:
+    delete = [find_command("ip"), "link", "del", name]
+    subprocess.run(delete, capture_output=True, check=False)
+
+
+def _bridge_of(pid: int) -> str:
+    return f"bj{pid}"
+
+
+def _clear_up_after_killed_runs() -> None:
+    for state in Path(tempfile.gettempdir()).glob(f"{_STATE_PREFIX}*-*"):
+        owner = int(state.name.removeprefix(_STATE_PREFIX).split("-")[0])
+        if not Path(f"/proc/{owner}").exists():
+            _end_engine(state)
+            _remove_bridge(_bridge_of(owner))
+            shutil.rmtree(state, ignore_errors=True)
+
+
+def _end_engine(state: Path) -> None:
+    """Wait until the engine with this state, which may still hold cached data, has ended."""
     with contextlib.suppress(OSError, ValueError):
-        pid = int((data / "bj.pid").read_text())
-        if str(data).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+        pid = int((state / "docker.pid").read_text())
+        if str(state).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
             descriptor = os.pidfd_open(pid)
             signal.pidfd_send_signal(descriptor, signal.SIGTERM)
             select.select([descriptor], [], [], STOP_WITHIN_S)

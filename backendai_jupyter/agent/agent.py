@@ -64,7 +64,8 @@ class Agent:
 
         The runtimes and the relay in ``tools`` must be open.
         """
-        await self._refresh_images()
+        for note in _notes(self._tools.runtimes):
+            log.warning("On this node: %s", note)
         await self._full_pass()
         await self._publish()
         self._supervisor.loop(self._report_loop)

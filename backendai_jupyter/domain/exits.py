@@ -38,7 +38,7 @@ def explain_exit(
 def explain_failed_step(step: str, problem: str, log_tail: str = "") -> Exit:
     """Return the certificate of a program that could not be started."""
     message = f"The kernel could not start: step {step!r} failed. {problem}"
-    return Exit(reason=ExitReason.STEP_FAILED, message=message, log_tail=log_tail)
+    return Exit(reason=ExitReason.STEP_FAILED, message=message, step=step, log_tail=log_tail)
 
 
 def with_last_lines(ending: Exit, *, lines: int = 10) -> str:

@@ -92,6 +92,7 @@ class Exit(Record):
     reason: ExitReason
     message: str
     code: int | None = None  # 128 + n for signal n
+    step: str = ""  # the launch step that failed
     log_tail: str = ""
 
 

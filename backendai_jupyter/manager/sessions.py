@@ -141,8 +141,8 @@ class Sessions:
         notice = await self._board.until(kernel_id, settled, timeout_s=timeout_s)
         if notice.running and notice.connection is not None:
             return notice.connection
-        step = "answer" if notice.exit is not None else "start"
-        raise LaunchFailed(step, notice.reason or f"The kernel is {notice.status}.")
+        step = notice.exit.step if notice.exit else ""
+        raise LaunchFailed(step or "start", notice.reason or f"The kernel is {notice.status}.")
 
     async def restart(self, kernel_id: str, viewer: Viewer) -> int:
         """Ask for a new program in the same place; returns its generation."""

@@ -132,6 +132,7 @@ class _Parts:
             instance.run_root / "relay",
             bind=self._agent_settings.relay_bind,
             orphan_command=[sys.executable, "-m", reap.__module__, str(instance.path)],
+            on_lost=lambda: log.error("The relay process ended; restart the server to go on."),
         )
         self._undo.append(lambda: relay.close(stop=True))
         runtimes = self._runtimes(instance, use_docker)

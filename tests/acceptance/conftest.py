@@ -32,6 +32,19 @@ def runtime_config(request: pytest.FixtureRequest) -> Config:
     return config
 
 
+@pytest.fixture
+def settings_file(request: pytest.FixtureRequest, short_tmp_path: Path, _own_home: None) -> Path:
+    """The same as a config file, for tools that start kernels by name; give it a runtime."""
+    lines = [f"c = get_config()\nc.BackendAIAgent.runtime = {request.param!r}"]
+    if request.param == "docker":
+        engine: PrivateEngine = request.getfixturevalue("engine")
+        lines.append(f"c.BackendAIAgent.docker_url = {engine.url!r}")
+    path = short_tmp_path / "config" / "jupyter_server_config.py"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(lines))
+    return path
+
+
 class RunningKernel:
     """A kernel started through our provisioner by the stock manager, with a stock client."""
 

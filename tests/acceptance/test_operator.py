@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import sys
@@ -18,6 +19,7 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 import pytest_asyncio
 
+from tests.engine import PrivateEngine
 from tests.helpers import eventually
 from tests.server import RunningServer
 
@@ -175,8 +177,8 @@ async def test_a_session_is_ended_through_the_api(server: RunningServer) -> None
         answer = await server.delete(f"{API}/sessions/{session_id}")
         assert (answer.status_code, answer.content) == (204, b"")
         session = await ended(server, session_id)
-        assert session["status"] == "TERMINATED"
-    assert session["status_reason"] == "Its owner asked for its end."
+        said = (session["status"], session["status_reason"])
+        assert said == ("TERMINATED", "Its owner asked for its end.")
 
 
 async def test_commands_ask_the_running_server(server: RunningServer, kernel_id: str) -> None:
@@ -218,6 +220,17 @@ async def test_commands_without_a_server_see_other_processes_sessions(
     assert "python" in [image["name"] for image in images.json]
 
 
+async def test_a_list_without_a_server_is_quick(
+    server: RunningServer, kernel_id: str, beside: dict[str, str]
+) -> None:
+    times_s = []
+    for _ in range(3):  # the machine may be busy with something else
+        began = time.monotonic()
+        assert (await jupyter_backendai("session", "ls", env=beside)).code == 0
+        times_s.append(time.monotonic() - began)
+    assert min(times_s) < 1.5
+
+
 async def test_a_command_without_a_server_ends_another_processes_session(
     server: RunningServer, beside: dict[str, str]
 ) -> None:
@@ -244,6 +257,33 @@ async def test_an_image_is_not_built_without_an_engine(
     assert "Traceback" not in done.err
 
 
+async def test_an_image_is_built_from_the_folder_of_its_kernelspec(
+    server: RunningServer, engine: PrivateEngine
+) -> None:
+    folder = server.root / "data" / "kernels" / "backendai-tiny"
+    write_kernelspec(folder, "tiny")
+    env = {**server.env, "DOCKER_HOST": engine.url}
+    words = ("image", "build", "tiny", "--base-image", "backendai-python:latest")
+    try:
+        done = await jupyter_backendai(*words, "--build-arg", "WORD=a=b", env=env)
+        assert done.code == 0, done.err
+        assert "a word: a=b" in done.out
+        assert "backendai-tiny:latest is ready" in done.out
+        assert "--kernel_name=backendai-tiny" in done.out
+        again = await jupyter_backendai(*words, "--tag", "tiny:2", "--json", env=env)
+        assert (again.json["name"], again.json["reference"]) == ("tiny", "tiny:2")
+        assert "Step 1/" in again.err
+        listed = await jupyter_backendai("image", "ls", env=without_server(env))
+        assert any(line.startswith("tiny ") for line in listed.out.splitlines()), listed.out
+        (folder / "Dockerfile").write_text("FROM backendai-python:latest\nRUN echo why; exit 3\n")
+        broken = await jupyter_backendai("image", "build", "tiny", env=env)
+        assert broken.code == 1
+        assert "why" in broken.err
+    finally:
+        remove_images(engine, "backendai-tiny:latest", "tiny:2")
+        shutil.rmtree(folder)
+
+
 async def test_the_doctor_finds_a_working_machine(server: RunningServer, kernel_id: str) -> None:
     done = await jupyter_backendai("doctor", "--json", env=server.env)
     found = {finding["check"]: finding for finding in done.json}
@@ -251,6 +291,50 @@ async def test_the_doctor_finds_a_working_machine(server: RunningServer, kernel_
     assert found["server"]["message"] == f"one runs at {server.url}"
     assert found["remains"]["message"] == "none; 1 at work"
     assert found["secret files"]["message"] == "readable by nobody else"
+
+
+async def test_the_log_of_another_processes_container_is_read(
+    short_tmp_path: Path, engine: PrivateEngine
+) -> None:
+    config = f"c.BackendAIAgent.runtime = 'docker'\nc.BackendAIAgent.docker_url = {engine.url!r}\n"
+    async with RunningServer(short_tmp_path, config=config) as server:
+        session_id = await start_kernel(server)
+        words = ("session", "logs", session_id[:SHORT], "--json")
+        done = await jupyter_backendai(*words, env=without_server(server.env))
+        assert done.json == (await server.get(f"{API}/sessions/{session_id}/logs")).json()
+        assert done.json["log"] != ""
+
+
+def write_kernelspec(folder: Path, name: str) -> None:
+    folder.mkdir(parents=True)
+    provisioner = {"provisioner_name": "backendai-provisioner", "config": {"image": name}}
+    spec = {
+        "argv": ["python", "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+        "display_name": name,
+        "language": "python",
+        "metadata": {"kernel_provisioner": provisioner},
+    }
+    (folder / "kernel.json").write_text(json.dumps(spec))
+    (folder / "Dockerfile").write_text(
+        "ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\nARG WORD\nRUN echo a word: ${WORD}\n"
+        f'LABEL ai.backend.kernelspec="1" ai.backend.image.name="{name}"\n'
+    )
+
+
+def without_server(env: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment that shares a server's database and does not find the server.
+
+    Its configuration is another one too, so that the runtime is chosen as by default.
+    """
+    root = Path(env["JUPYTER_RUNTIME_DIR"]).parent
+    changes = ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR")
+    return {**env, **{name: str(root / "elsewhere") for name in changes}}
+
+
+def remove_images(engine: PrivateEngine, *tags: str) -> None:
+    with contextlib.closing(engine.client()) as client:
+        for tag in tags:
+            client.remove_image(tag, force=True)
 
 
 def validate(answer: object, schema: dict[str, Any], document: dict[str, Any]) -> None:

@@ -154,8 +154,10 @@ def kernel(file: Path, info: Info) -> Iterator[None]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
-        yield
-        process.kill()
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 @contextmanager
@@ -172,8 +174,10 @@ def relay(path: Path, prefix: str) -> Iterator[tuple[int, Info]]:
         await control.open()
         await control.close(stop=True)
 
-    yield asyncio.run(begin())
-    asyncio.run(end())
+    try:
+        yield asyncio.run(begin())
+    finally:
+        asyncio.run(end())
 
 
 @contextmanager
@@ -181,10 +185,12 @@ def client(info: Info) -> Iterator[BlockingKernelClient]:
     made = BlockingKernelClient()
     loadable: Any = info | {"key": info["key"].encode()}
     made.load_connection_info(loadable)
-    made.start_channels()
-    made.wait_for_ready(timeout=60)
-    yield made
-    made.stop_channels()
+    made.start_channels(hb=False)  # it would call a kernel that is still starting dead
+    try:
+        made.wait_for_ready(timeout=60)
+        yield made
+    finally:
+        made.stop_channels()
 
 
 def cpu_s(pid: int) -> float:
