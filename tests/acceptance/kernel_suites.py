@@ -48,5 +48,8 @@ class R(jupyter_kernel_test.KernelTests):  # type: ignore[misc]
     completion_samples: Any = ({"text": "zi", "matches": {"zip"}},)
     complete_code_samples = ("1", 'print("hello, world")', "f <- function (x) {\n  x*2\n}")
     incomplete_code_samples = ('print("hello', "f <- function (x) {\n  x*2")
-    code_execute_result: Any = ({"code": "1+2+3", "result": ["[1] 6"]},)
-    code_display_data: Any = ({"code": "IRdisplay::display_html('<b>t</b>')", "mime": "text/html"},)
+    # IRkernel sends what a cell evaluates to as display_data, never as execute_result.
+    code_display_data: Any = (
+        {"code": "1+2+3", "mime": "text/plain"},
+        {"code": "IRdisplay::display_html('<b>t</b>')", "mime": "text/html"},
+    )
