@@ -23,6 +23,12 @@ from backendai_jupyter.domain.wire import Connection
 
 KEY = "the-key-of-this-kernel"
 TIMEOUT_S = 30.0
+# ipykernel drops what its own sending thread has not sent a thousand messages later, which
+# happens where processors are scarce.  The relay is connected by the time this line runs.
+KEEP_ALL = (
+    "--IPKernelApp.exec_lines=(lambda thread: thread.schedule(lambda: thread.socket.setsockopt("
+    "__import__('zmq').SNDHWM, 0)))(get_ipython().kernel.iopub_thread)"
+)
 
 T = TypeVar("T")
 Message = dict[str, Any]
@@ -31,11 +37,11 @@ Message = dict[str, Any]
 class KernelProgram:
     """A real ipykernel on ipc sockets, started at once."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, *arguments: str) -> None:
         file = Path(f"{prefix}.json")
         file.write_text(json.dumps(ipc_connection(prefix, KEY)))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "ipykernel_launcher", "-f", str(file)],
+            [sys.executable, "-m", "ipykernel_launcher", "-f", str(file), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -60,9 +66,9 @@ class Rig:
     def connection(self) -> Connection:
         return self.endpoint.connection(KEY)
 
-    async def start(self) -> None:
+    async def start(self, *arguments: str) -> None:
         """Start the kernel program and wait until it answers."""
-        self.program = KernelProgram(self.prefix)
+        self.program = KernelProgram(self.prefix, *arguments)
         await kernel_info(self.connection, timeout_s=TIMEOUT_S)
 
     async def restart(self) -> None:

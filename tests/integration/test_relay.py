@@ -11,6 +11,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from backendai_jupyter.agent.relay.probe import kernel_info
 from tests.helpers import eventually
 from tests.integration.relay_rig import (
+    KEEP_ALL,
     KEY,
     TIMEOUT_S,
     KernelProgram,
@@ -139,7 +140,8 @@ async def test_a_burst_of_messages_to_a_client_that_does_not_read_arrives_comple
         data = [message["content"]["data"] for message in messages if "data" in message["content"]]
         return [datum["text/plain"] for datum in data]
 
-    async with rig(short_tmp_path) as kernel:
+    async with rig(short_tmp_path, started=False) as kernel:
+        await kernel.start(KEEP_ALL)
         assert await kernel.with_client(scenario) == [str(i) for i in range(count)]
 
 

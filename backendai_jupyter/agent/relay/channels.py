@@ -58,7 +58,7 @@ class KernelChannels:
         public_key, secret_key = zmq.curve_keypair()
         self._public_key = public_key
         self._secret_key = secret_key
-        self._context: zmq.Context[Socket] = zmq.Context(io_threads=2)
+        self._context: zmq.Context[Socket] = zmq.Context()
         self._sockets: list[Socket] = []
         self._threads: list[threading.Thread] = []
         self._attendant = Attendant(self._context, kernel_id, Signer(key), z85.decode(public_key))
@@ -128,7 +128,6 @@ class KernelChannels:
         kind = _FRONT_KINDS[channel]
         options: dict[int, int | bytes] = {
             zmq.LINGER: _FRONT_LINGER_MS,
-            zmq.AFFINITY: 2,
             zmq.CURVE_SERVER: 1,
             zmq.CURVE_SECRETKEY: self._secret_key,
             zmq.ZAP_DOMAIN: zap.MESSAGE_DOMAIN,
@@ -159,7 +158,7 @@ class KernelChannels:
         return front
 
     def _back(self, channel: str) -> Socket:
-        options: dict[int, int | bytes] = {zmq.RECONNECT_IVL: _RECONNECT_MS[channel], zmq.AFFINITY: 1}
+        options: dict[int, int | bytes] = {zmq.RECONNECT_IVL: _RECONNECT_MS[channel]}
         if channel == "iopub":
             back = self._socket(zmq.XSUB, options)
             back.connect(attendant.NEWS)

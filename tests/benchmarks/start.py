@@ -1,0 +1,225 @@
+"""How long a kernel takes to start, beside a stock local one: ``python -m tests.benchmarks.start``.
+
+A stock Jupyter Server and one of ours for each runtime run at the same time and take turns,
+so that a busy machine disturbs all alike.  The last table holds the project's own bars.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tests.benchmarks import relay
+from tests.benchmarks.contenders import STOCK, Contender, Start, contender
+from tests.engine import PrivateEngine
+
+RESOURCES = ("kernels", "sessions")
+AT_ONCE = 10
+MAX_ADDED_S = {"process": 0.2, "docker": 0.4}
+MAX_RELAY_RATIO = 1.1
+MAX_AT_ONCE_RATIO = 2.0
+OUTPUTS = ("64 KB writes, each flushed", "1 MB displays")
+
+Starts = dict[str, dict[str, list[Start]]]  # by resource, then by contender
+Values = dict[str, float]  # by contender
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One promise and what was measured of it."""
+
+    what: str
+    measured: float
+    limit: float
+    unit: str
+
+    @property
+    def holds(self) -> bool:
+        return self.measured <= self.limit
+
+
+async def main() -> None:
+    arguments = _parse(sys.argv[1:])
+    runtimes = arguments.runtimes.split(",")
+    load_before = os.getloadavg()
+    async with _contenders(runtimes) as contenders:
+        starts = await _starts(contenders, arguments.n)
+        at_once = await _at_once(contenders, arguments.repeat)
+        channels = await _channels(contenders)
+    bars = _bars(runtimes, starts, at_once, channels)
+    _print_starts(starts)
+    _print_values(f"{AT_ONCE} kernels at once, until the last one answered [s]", _medians(at_once))
+    for label, values in channels.items():
+        _print_values(label, values)
+    _print_bars(bars)
+    loads = {"load before": load_before, "load after": os.getloadavg()}
+    for label, load in loads.items():
+        relay.say(f"{label}: {' '.join(f'{value:.2f}' for value in load)}")
+    if arguments.json is not None:
+        result = {
+            "starts": {r: {n: [asdict(s) for s in v] for n, v in t.items()} for r, t in starts.items()},
+            "at_once": at_once,
+            "channels": channels,
+            "bars": [{**asdict(bar), "holds": bar.holds} for bar in bars],
+            **loads,
+        }
+        arguments.json.write_text(json.dumps(result, indent=1))
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runtimes", default="process,docker", help="those of ours, by comma")
+    parser.add_argument("-n", type=int, default=20, help="starts of each kind")
+    parser.add_argument("--repeat", type=int, default=3, help=f"times to ask for {AT_ONCE} at once")
+    parser.add_argument("--json", type=Path, help="write every figure to this file too")
+    return parser.parse_args(arguments)
+
+
+@asynccontextmanager
+async def _contenders(runtimes: Sequence[str]) -> AsyncIterator[list[Contender]]:
+    async with AsyncExitStack() as stack:
+        settings: dict[str, Mapping[str, object]] = {STOCK: {}}
+        for runtime in runtimes:
+            settings[runtime] = {"runtime": runtime}
+        if "docker" in runtimes:
+            engine = PrivateEngine()
+            stack.callback(engine.stop)
+            await asyncio.to_thread(engine.start)
+            await asyncio.to_thread(engine.ensure_images, ["python"])
+            settings["docker"] = {"runtime": "docker", "docker_url": engine.url}
+        yield [
+            await stack.enter_async_context(contender(name, traits))
+            for name, traits in settings.items()
+        ]
+
+
+async def _starts(contenders: Sequence[Contender], count: int) -> Starts:
+    """Measure ``count`` starts of each contender in turns, after one that does not count."""
+    taken: Starts = {resource: defaultdict(list) for resource in RESOURCES}
+    for turn in range(count + 1):
+        _show_progress(f"start {turn} of {count}")
+        for resource in RESOURCES:
+            for one in contenders:
+                kernel, start = await one.start(resource)
+                await one.end(kernel)
+                if turn > 0:
+                    taken[resource][one.name].append(start)
+    return taken
+
+
+async def _at_once(contenders: Sequence[Contender], count: int) -> dict[str, list[float]]:
+    taken_s: dict[str, list[float]] = defaultdict(list)
+    for turn in range(1, count + 1):
+        _show_progress(f"{AT_ONCE} at once, {turn} of {count}")
+        for one in contenders:
+            taken_s[one.name].append(await one.start_many(AT_ONCE))
+    return taken_s
+
+
+async def _channels(contenders: Sequence[Contender]) -> dict[str, Values]:
+    """Measure one kernel of each contender as a client that goes straight to it."""
+    _show_progress("channels")
+    kernels = [(one, (await one.start("kernels"))[0]) for one in contenders]
+    infos = {one.name: one.connection(kernel) for one, kernel in kernels}
+    for _, kernel in kernels:  # or the server takes part, as one more reader of all output
+        kernel.socket.close()
+    try:
+        return await asyncio.to_thread(_measure_channels, infos)
+    finally:
+        for one, kernel in kernels:
+            await one.end(kernel)
+
+
+def _measure_channels(infos: Mapping[str, relay.Info]) -> dict[str, Values]:
+    with ExitStack() as stack:
+        clients = {n: stack.enter_context(relay.client(info)) for n, info in infos.items()}
+        return {
+            "execute round trip [ms]": relay.trips(clients),
+            **{f"{name} [MB/s]": relay.volumes(clients, relay.OUTPUTS[name]) for name in OUTPUTS},
+        }
+
+
+def _bars(
+    runtimes: Sequence[str],
+    starts: Starts,
+    at_once: Mapping[str, list[float]],
+    channels: Mapping[str, Values],
+) -> list[Bar]:
+    bars = []
+    for runtime in runtimes:
+        for resource, taken in starts.items():
+            added_s = _median(taken[runtime]) - _median(taken[STOCK])
+            what = f"{runtime}: first reply after POST /api/{resource}, beyond stock"
+            bars.append(Bar(what, added_s, MAX_ADDED_S[runtime], "s"))
+        ratio = statistics.median(at_once[runtime]) / statistics.median(at_once[STOCK])
+        bars.append(Bar(f"{runtime}: {AT_ONCE} at once", ratio, MAX_AT_ONCE_RATIO, "x"))
+        for label, values in channels.items():
+            smaller_is_better = label.endswith("[ms]")
+            ours, stock = values[runtime], values[STOCK]
+            ratio = ours / stock if smaller_is_better else stock / ours
+            bars.append(Bar(f"{runtime}: {label}, time taken", ratio, MAX_RELAY_RATIO, "x"))
+    return bars
+
+
+def _print_starts(starts: Starts) -> None:
+    parts: dict[str, Callable[[Start], float]] = {
+        "POST": lambda start: start.post_s,
+        "websocket": lambda start: start.open_s,
+        "execute": lambda start: start.execute_s,
+    }
+    for resource, taken in starts.items():
+        relay.say(f"\nPOST /api/{resource} to the first execute_reply [s]")
+        head = "".join(f"{title:>11}" for title in ("median", "p95", "x stock", *parts))
+        relay.say(f"  {'':10}{head}")
+        stock_s = _median(taken[STOCK])
+        for name, values in taken.items():
+            middle_s = _median(values)
+            cells = [middle_s, _p95([start.total_s for start in values]), middle_s / stock_s]
+            cells += [statistics.median(map(part, values)) for part in parts.values()]
+            relay.say(f"  {name:10}" + "".join(f"{cell:11.3f}" for cell in cells))
+
+
+def _print_values(label: str, values: Values) -> None:
+    relay.say(f"\n{label}")
+    for name, value in values.items():
+        relay.say(f"  {name:10}{value:11.2f}{value / values[STOCK]:11.2f} x stock")
+
+
+def _print_bars(bars: Sequence[Bar]) -> None:
+    relay.say("")
+    for bar in bars:
+        verdict = "holds" if bar.holds else "MISSED"
+        relay.say(f"  {bar.what:64}{bar.measured:8.3f} <= {bar.limit:.2f} {bar.unit:3}{verdict}")
+    relay.say("")
+
+
+def _median(starts: Sequence[Start]) -> float:
+    return statistics.median(start.total_s for start in starts)
+
+
+def _medians(values: Mapping[str, Sequence[float]]) -> Values:
+    return {name: statistics.median(of_one) for name, of_one in values.items()}
+
+
+def _p95(values: Sequence[float]) -> float:
+    if len(values) < 2:
+        return values[0]
+    return statistics.quantiles(values, n=20, method="inclusive")[18]
+
+
+def _show_progress(line: str) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{line:40}")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,1 @@
+"""JupyterLab in a real browser: what a person sees and clicks."""
