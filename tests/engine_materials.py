@@ -26,7 +26,6 @@ BASE_PACKAGES = (
     "r-cran-irkernel",
 )
 UNNEEDED = ("dev", "usr/share/doc", "usr/share/locale", "usr/share/man", "var/lib/apt/lists")
-DEFAULT_MIRROR = "http://deb.debian.org/debian"
 
 
 def ensure_base_tarball(cache: Path) -> Path:
@@ -38,7 +37,7 @@ def ensure_base_tarball(cache: Path) -> Path:
     root = Path(tempfile.mkdtemp(prefix="bj-base-"))
     partial = tarball.with_suffix(".partial")
     try:
-        suite_and_mirror = [BASE_SUITE, str(root), _mirror()]
+        suite_and_mirror = [BASE_SUITE, str(root), *_mirror()]
         run_command([find_command("debootstrap"), "--variant=minbase", *suite_and_mirror])
         # debootstrap itself cannot resolve the virtual packages that R's depend on; the mirror
         # may be a snapshot of long ago.
@@ -75,14 +74,17 @@ def base_key() -> str:
     return hash_of(BASE_SUITE, *BASE_PACKAGES)
 
 
-def _mirror() -> str:
-    """Return the mirror of this machine's own packages if it has this suite, or Debian's."""
+def _mirror() -> list[str]:
+    """Return the mirror of this machine's own packages if it has this suite.
+
+    Without one debootstrap goes to Debian's own.
+    """
     targets = ["apt-get", "indextargets", "--format", "$(CODENAME) $(REPO_URI)"]
     if shutil.which("apt-get") is None:
-        return DEFAULT_MIRROR
+        return []
     listed = subprocess.run(targets, capture_output=True, text=True, check=False).stdout
-    found = (line.split()[1] for line in listed.splitlines() if line.startswith(f"{BASE_SUITE} "))
-    return next(found, DEFAULT_MIRROR)
+    found = [line.split()[1] for line in listed.splitlines() if line.startswith(f"{BASE_SUITE} ")]
+    return found[:1]
 
 
 def search_path() -> str:

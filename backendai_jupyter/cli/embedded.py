@@ -34,7 +34,7 @@ async def read_log(instance: Path, kernel_id: str) -> str:
     facts = await asyncio.to_thread(_facts, instance)
     if facts is None:
         return ""
-    directory = await asyncio.to_thread(KernelDir.read, Path(facts.run_root) / "p" / kernel_id)
+    directory = await asyncio.to_thread(KernelDir.read, facts.process_dir / kernel_id)
     if directory is not None:
         tail = await asyncio.to_thread(directory.log_tail, LOG_TAIL_BYTES)
         return tail.decode(errors="replace")

@@ -23,7 +23,7 @@ from backendai_jupyter.cli.installation import our_kernelspecs
 from backendai_jupyter.domain.resources import parse_size
 from backendai_jupyter.errors import BackendError
 from backendai_jupyter.store.engine import Database
-from backendai_jupyter.store.migrate import REVISIONS, _revision
+from backendai_jupyter.store.migrate import REVISIONS, revision_of
 
 MIN_MEMORY_BYTES = 2**30  # what the python kernelspec asks for
 
@@ -60,7 +60,7 @@ async def database(settings: Settings) -> Found:
     opened = await Database.open(url)
     try:
         async with opened.read() as connection:
-            revision = await _revision(connection)
+            revision = await revision_of(connection)
     finally:
         await opened.close()
     if revision == REVISIONS[-1]:

@@ -191,7 +191,13 @@ class Sessions:
 
     async def logs(self, session_id: str, viewer: Viewer) -> str:
         """Return the end of what the main kernel wrote to its stdout and stderr."""
-        kernel = (await self._store.get(session_id, viewer)).main
+        session = await self._store.get(session_id, viewer)
+        kernel = session.main
+        if session.cluster_id != self._cluster_id and kernel.status not in FINAL:
+            raise Conflict(
+                "Another program on this machine runs this session; "
+                f"read its log with 'jupyter backendai session logs {session_id}'."
+            )
         if kernel.exit is not None and kernel.status in FINAL:
             return kernel.exit.log_tail
         if kernel.agent_id is None or kernel.agent_id not in self._board.reports:

@@ -216,7 +216,7 @@ class _Parts:
                 )
             )
         if settings.runtime != "docker":
-            runtimes.append(ProcessRuntime(instance.run_root / "p"))
+            runtimes.append(ProcessRuntime(instance.facts.process_dir))
         return runtimes
 
     async def _open_runtime(self, runtime: KernelRuntime) -> None:

@@ -35,6 +35,11 @@ class Facts:
     scratch_root: str  # kernels' home directories
     docker_url: str | None  # None: no engine was used
 
+    @property
+    def process_dir(self) -> Path:
+        """Where the process runtime keeps what it knows of its kernels."""
+        return Path(self.run_root) / "p"
+
 
 class Instance:
     """A locked instance; ``run_root`` and ``scratch_root`` exist while it lives."""

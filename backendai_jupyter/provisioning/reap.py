@@ -30,7 +30,7 @@ REASON = "The program that had started it ended without ending it."
 async def reap(instance: Instance) -> None:
     """End everything that ``instance`` started, then remove its directory."""
     facts = instance.facts
-    runtimes: list[KernelRuntime] = [ProcessRuntime(instance.run_root / "p")]
+    runtimes: list[KernelRuntime] = [ProcessRuntime(facts.process_dir)]
     if facts.docker_url is not None:
         runtimes.append(
             DockerRuntime(

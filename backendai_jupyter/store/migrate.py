@@ -27,7 +27,7 @@ async def upgrade(url: str) -> None:
     database = await Database.open(url)
     try:
         async with database.read() as conn:
-            present = await _revision(conn)
+            present = await revision_of(conn)
     finally:
         await database.close()
     if present is not None and present not in REVISIONS:
@@ -44,7 +44,8 @@ async def downgrade(url: str, revision: str = "base") -> None:
     await asyncio.to_thread(_alembic, "downgrade", url, revision)
 
 
-async def _revision(conn: AsyncConnection) -> str | None:
+async def revision_of(conn: AsyncConnection) -> str | None:
+    """Return the version of the schema that a database has; None without one."""
     if not await conn.run_sync(lambda sync: sa.inspect(sync).has_table("alembic_version")):
         return None
     found: str | None = await conn.scalar(sa.text("SELECT version_num FROM alembic_version"))

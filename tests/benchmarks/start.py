@@ -66,7 +66,9 @@ async def main() -> None:
         relay.say(f"{label}: {' '.join(f'{value:.2f}' for value in load)}")
     if arguments.json is not None:
         result = {
-            "starts": {r: {n: [asdict(s) for s in v] for n, v in t.items()} for r, t in starts.items()},
+            "starts": {
+                r: {n: [asdict(s) for s in v] for n, v in t.items()} for r, t in starts.items()
+            },
             "at_once": at_once,
             "channels": channels,
             "bars": [{**asdict(bar), "holds": bar.holds} for bar in bars],

@@ -89,11 +89,14 @@ async def test_agents_that_start_at_once_share_one_relay(short_tmp_path: Path) -
     await agents[0].close(stop=True)
 
 
-async def test_a_stopped_relay_leaves_no_process_and_no_socket(short_tmp_path: Path) -> None:
+async def test_a_stopped_relay_leaves_no_process_no_socket_and_no_complaint(
+    short_tmp_path: Path,
+) -> None:
     async with opened(short_tmp_path) as relay:
         await relay.open_kernel("k1", f"{short_tmp_path}/k", KEY)
     await eventually(lambda: not runs(relay.pid))
     assert not (short_tmp_path / "control").exists()
+    assert (short_tmp_path / "control.log").read_text() == ""
 
 
 async def test_requests_of_one_agent_may_overlap(short_tmp_path: Path) -> None:

@@ -32,12 +32,20 @@ Request = dict[str, Any]
 class RelayProcess:
     """Serves until ``stop``, or until its owner is lost when ``keep_orphans`` is off."""
 
-    def __init__(self, control: Path, *, keep_orphans: bool) -> None:
+    def __init__(
+        self,
+        control: Path,
+        *,
+        keep_orphans: bool,
+        owner_deadline_s: float = _OWNER_DEADLINE_S,
+    ) -> None:
         self.orphaned = False
         self._control = control
         self._keep_orphans = keep_orphans
+        self._owner_deadline_s = owner_deadline_s
         self._kernels: dict[str, KernelChannels] = {}
         self._owner: asyncio.StreamWriter | None = None
+        self._was_owned = False
         self._ended = asyncio.Event()
         self._supervisor = Supervisor()
         self._operations: dict[str, Callable[[Request], Awaitable[Request]]] = {
@@ -57,7 +65,7 @@ class RelayProcess:
         finally:
             os.umask(former_umask)
         if not self._keep_orphans:
-            asyncio.get_running_loop().call_later(_OWNER_DEADLINE_S, self._miss_owner)
+            asyncio.get_running_loop().call_later(self._owner_deadline_s, self._check_owned)
         ready()
         await self._ended.wait()
         server.close()
@@ -72,11 +80,15 @@ class RelayProcess:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            # Each in a task, for closing takes a while: they begin, and so act, in order.
+            # Each in a task, for closing takes a while.  It begins, and so acts, before the
+            # next line is read, or the end of the connection noticed.
             while line := await reader.readline():
                 self._supervisor.task("request", self._reply(line, writer))
+                await asyncio.sleep(0)
         except (ConnectionError, ValueError):  # it left, or sent a line without an end
             log.warning("a control connection broke off")
+        except asyncio.CancelledError:
+            pass  # the process ends, and so does this task, which nobody awaits
         finally:
             if self._owner is writer:
                 self._owner = None
@@ -88,8 +100,12 @@ class RelayProcess:
         if not writer.is_closing():
             writer.write(json.dumps(answer).encode() + b"\n")
 
+    def _check_owned(self) -> None:
+        if not self._was_owned:
+            self._miss_owner()
+
     def _miss_owner(self) -> None:
-        if self._owner is None and not self._keep_orphans and not self._ended.is_set():
+        if not self._keep_orphans and not self._ended.is_set():
             log.warning("the agent has gone without a word; ending its kernels' channels")
             self.orphaned = True
             self._ended.set()
@@ -114,6 +130,7 @@ class RelayProcess:
         match request["op"]:
             case "own":  # the latest wins: an agent that hangs is replaced by its successor
                 self._owner = writer
+                self._was_owned = True
                 return {"protocol": PROTOCOL, "pid": os.getpid()}
             case "detach":
                 self._owner = None if self._owner is writer else self._owner
