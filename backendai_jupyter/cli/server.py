@@ -8,6 +8,7 @@ import json
 import os
 import socket
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
@@ -16,7 +17,7 @@ from jupyter_core.paths import jupyter_runtime_dir
 from pydantic import BaseModel, ValidationError
 
 from backendai_jupyter.cli.local import LocalApi
-from backendai_jupyter.errors import BackendError, Unavailable
+from backendai_jupyter.errors import BackendError, Conflict, Unavailable
 from backendai_jupyter.web.models import (
     AgentList,
     ImageList,
@@ -51,7 +52,8 @@ class Server:
             target += f"?{urlencode(query, doseq=True)}"
         status, body = await asyncio.to_thread(self._ask, method, target, timeout_s)
         if status >= 400:
-            raise BackendError(_sentence(body) or f"The server at {self.url} answered {status}.")
+            kind = Conflict if status == HTTPStatus.CONFLICT else BackendError
+            raise kind(_sentence(body) or f"The server at {self.url} answered {status}.")
         return body
 
     def _ask(self, method: str, target: str, timeout_s: float) -> tuple[int, bytes]:
@@ -101,8 +103,11 @@ class ServerApi:
         return _read(SessionDetail, await self._server.ask("GET", _path(session_id)))
 
     async def log(self, session_id: str) -> str:
-        answer = _read(Log, await self._server.ask("GET", f"{_path(session_id)}/logs"))
-        return answer.log or await self._beside.log(session_id)
+        try:
+            answer = _read(Log, await self._server.ask("GET", f"{_path(session_id)}/logs"))
+        except Conflict:  # another process runs it
+            return await self._beside.log(session_id)
+        return answer.log
 
     async def terminate(self, session_id: str) -> None:
         await self._server.ask("DELETE", _path(session_id))
