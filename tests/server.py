@@ -36,9 +36,13 @@ class RunningServer:
         config: str = "",
         env: Mapping[str, str] | None = None,
         module: str = "jupyter_server",
-        enable: bool = True,
+        enable: bool | None = True,
+        python: str = sys.executable,
     ) -> None:
-        """``config`` is appended to ``jupyter_server_config.py``; ``enable``: our extension."""
+        """``config`` is appended to ``jupyter_server_config.py``.
+
+        ``enable`` says whether our extension is used; None leaves it to the installation.
+        """
         self.root = root
         self.token = secrets.token_hex(16)
         self.url = ""
@@ -47,6 +51,7 @@ class RunningServer:
         self._config = config
         self._module = module
         self._enable = enable
+        self._python = python
         self._process: subprocess.Popen[bytes] | None = None
         self._client: httpx.AsyncClient | None = None
         self._log = root / f"server-{self.token[:8]}.log"
@@ -131,18 +136,20 @@ class RunningServer:
             raise AssertionError(f"the server did not end after SIGTERM:\n{self.log}")
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", self._module, *self._options(), *self._args]
+        command = [self._python, "-m", self._module, *self._options(), *self._args]
         with self._log.open("ab") as log:
             return subprocess.Popen(
                 command, cwd=self.root / "work", env=self.env, stdout=log, stderr=log
             )
 
     def _options(self) -> list[str]:
-        return [
+        options = [
             *("--no-browser", "--allow-root", "--ServerApp.port=0", "--ServerApp.ip=127.0.0.1"),
             f"--IdentityProvider.token={self.token}",
-            f"--ServerApp.jpserver_extensions={EXTENSION}={self._enable}",
         ]
+        if self._enable is not None:
+            options.append(f"--ServerApp.jpserver_extensions={EXTENSION}={self._enable}")
+        return options
 
     def _has_ended(self) -> bool:
         return self._process is None or self._process.poll() is not None

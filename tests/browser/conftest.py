@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
 from tests.browser.lab import HEIGHT, WIDTH, Lab, chromium, lab_server
 from tests.server import RunningServer
 
-OpenWindow = Callable[[RunningServer], Awaitable[Lab]]
+OpenWindow = Callable[[RunningServer], AbstractAsyncContextManager[Lab]]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -34,28 +38,31 @@ async def server() -> AsyncIterator[RunningServer]:
         shutil.rmtree(root, ignore_errors=True)
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def open_window(browser: Browser, tmp_path: Path) -> AsyncIterator[OpenWindow]:
-    """Open windows; each leaves a picture and no kernel, and fails the test for what it logged."""
-    windows: list[Lab] = []
+@pytest.fixture
+def open_window(browser: Browser, tmp_path: Path) -> OpenWindow:
+    """Open windows; each leaves a picture of its end, and fails the test for what it logged."""
+    numbers = itertools.count()
 
-    async def open_one(server: RunningServer) -> Lab:
+    @contextlib.asynccontextmanager
+    async def window(server: RunningServer) -> AsyncIterator[Lab]:
         page = await browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
-        windows.append(Lab(page, server))
-        return windows[-1]
+        lab = Lab(page, server)
+        try:
+            yield lab
+        finally:
+            picture = tmp_path / f"window-{next(numbers)}.png"
+            await page.screenshot(path=picture)
+            sys.stderr.write(f"what the window showed at the end: {picture}\n")
+            await page.close()
+        assert lab.problems == []
 
-    yield open_one
-    for number, window in enumerate(windows):
-        picture = tmp_path / f"window-{number}.png"
-        await window.page.screenshot(path=picture)
-        sys.stderr.write(f"what the window showed at the end: {picture}\n")
-        await window.page.close()
-    assert [problem for window in windows for problem in window.problems] == []
+    return window
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def lab(open_window: OpenWindow, server: RunningServer) -> AsyncIterator[Lab]:
-    """A window on the shared server."""
-    yield await open_window(server)
+    """A window on the shared server, whose kernels end with it."""
+    async with open_window(server) as window:
+        yield window
     for session in (await server.get("api/sessions")).json():
         await server.delete(f"api/sessions/{session['id']}")

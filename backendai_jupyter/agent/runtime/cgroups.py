@@ -19,6 +19,8 @@ from backendai_jupyter.errors import RuntimeFailed
 CONTROLLERS = ("memory", "cpu", "pids")
 CPU_PERIOD_US = 100_000
 MIN_QUOTA_US = 1_000  # the kernel refuses less
+# By version: the file, the weight that Linux gives an ordinary process or group, the most.
+WEIGHTS = {1: ("cpu.shares", 1024, 262_144), 2: ("cpu.weight", 100, 10_000)}
 REMOVE_WITHIN_S = 5.0
 ROOT = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")
@@ -49,6 +51,7 @@ class Cgroups:
                 leaf.mkdir(exist_ok=True)
                 for file, value in _settings(controller, limits, self._version):
                     _write_setting(leaf / file, value)
+            self._weigh()
         except OSError as error:
             self.remove(name)
             raise RuntimeFailed(f"the kernel's limits could not be set: {error}") from error
@@ -70,12 +73,26 @@ class Cgroups:
         deadline = time.monotonic() + REMOVE_WITHIN_S
         for leaf in self._leaves(name):
             _remove_leaf(leaf, deadline)
+        self._weigh()
 
     def close(self) -> None:
         """Remove the common directories unless another kernel or agent uses them."""
         for base in set(self._bases.values()):
             with contextlib.suppress(OSError):
                 base.rmdir()
+
+    def _weigh(self) -> None:
+        """Let each kernel compete for the CPU as an ordinary process does.
+
+        The base as a whole would otherwise weigh as much as one: beside four busy processes
+        ten kernels take 8.2 s to start instead of 3.3 s.
+        """
+        if (base := self._bases.get("cpu")) is None:
+            return
+        file, one, most = WEIGHTS[self._version]
+        with contextlib.suppress(OSError):  # it may be gone, or not ours where all is delegated
+            kernels = sum(1 for _ in base.glob("*/"))
+            (base / file).write_text(str(min(max(kernels, 1) * one, most)))
 
     def _leaves(self, name: str) -> list[Path]:
         return sorted({base / name for base in self._bases.values()})
