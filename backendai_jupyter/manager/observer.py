@@ -10,7 +10,7 @@ from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.protocols import LiveStore
 from backendai_jupyter.cluster.seal import Sealer
 from backendai_jupyter.domain.records import SYSTEM, Kernel
-from backendai_jupyter.domain.states import Status, sources_of
+from backendai_jupyter.domain.states import FINAL, Status, sources_of
 from backendai_jupyter.domain.wire import AgentReport, Exit, KernelReport, Phase
 from backendai_jupyter.errors import LostRace
 from backendai_jupyter.manager.board import Board, Notice
@@ -122,7 +122,8 @@ class Observer:
             )
         except LostRace as error:
             log.debug("%s", error)  # somebody else moved it; the next pass sees what came out
-        self._moved()
+        if move.to in FINAL:  # on its way up a kernel frees nothing, nor does its assignment change
+            self._moved()
         return True
 
     async def _kernel(self, kernel_id: str) -> Kernel:

@@ -144,12 +144,10 @@ class Lab:
 async def write_notebook(server: RunningServer, path: str, *, backendai: object) -> None:
     """Put an empty notebook there that asks for something in its metadata."""
     kernelspec = {"name": "backendai-python", "display_name": OURS, "language": "python"}
-    cell = {
-        **{"cell_type": "code", "id": "one", "metadata": {}, "source": ""},
-        **{"outputs": [], "execution_count": None},
-    }
+    cell = {"cell_type": "code", "id": "one", "metadata": {}, "source": "", "outputs": []}
     metadata = {"kernelspec": kernelspec, "backendai": backendai}
-    content = {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": [cell]}
+    content = {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata}
+    content["cells"] = [cell | {"execution_count": None}]
     model = {"type": "notebook", "format": "json", "content": content}
     answer = await server.request("PUT", f"api/contents/{path}", content=json.dumps(model))
     assert answer.is_success, answer.text
