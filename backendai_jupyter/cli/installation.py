@@ -44,7 +44,7 @@ def packages(_: Settings) -> Found:
 
 def extension(_: Settings) -> Found:
     manager = ExtensionConfigManager(read_config_path=jupyter_config_path())
-    enabled = manager.get_jpserver_extensions()  # type: ignore[no-untyped-call]
+    enabled = manager.get_jpserver_extensions()
     if enabled.get(EXTENSION):
         return Found(State.OK, "enabled")
     advice = f"jupyter server extension enable {EXTENSION}"

@@ -172,7 +172,7 @@ async def run(
         raise AssertionError(f"not done within {RUN_WITHIN_S} s:\n{said.decode()}") from None
     assert process.returncode == 0, said.decode()
     text = (place.notebooks / output).read_text()
-    notebook: nbformat.NotebookNode = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
+    notebook: nbformat.NotebookNode = nbformat.reads(text, as_version=4)
     return notebook
 
 

@@ -244,7 +244,7 @@ async def never_fits(server: RunningServer) -> None:
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_metadata_yields_to_the_request_and_the_preset_to_both(plain: RunningServer) -> None:
-    notebook = new_notebook()  # type: ignore[no-untyped-call]
+    notebook = new_notebook()
     notebook.metadata["backendai"] = {
         "preset": "medium",
         "resources": {"mem": "768m"},
@@ -269,7 +269,7 @@ async def test_metadata_yields_to_the_request_and_the_preset_to_both(plain: Runn
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_malformed_metadata_is_refused_by_field(plain: RunningServer) -> None:
-    notebook = new_notebook()  # type: ignore[no-untyped-call]
+    notebook = new_notebook()
     notebook.metadata["backendai"] = {"resources": {"ram": 1}}
     content = {"type": "notebook", "format": "json", "content": notebook}
     assert (await plain.request("PUT", "api/contents/data/b.ipynb", json=content)).is_success

@@ -152,7 +152,7 @@ def test_the_page_on_resources_lists_the_fields_that_there_are() -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_a_sample_notebook_is_valid_empty_and_ours(path: Path) -> None:
-    notebook = nbformat.reads(path.read_text(), as_version=nbformat.NO_CONVERT)  # type: ignore[no-untyped-call]
+    notebook = nbformat.reads(path.read_text(), as_version=nbformat.NO_CONVERT)
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     ids = [cell["id"] for cell in notebook.cells]
