@@ -14,7 +14,7 @@ from typing import Any
 from jupyter_server.services.contents.filecheckpoints import AsyncFileCheckpoints
 from tornado import web
 
-from backendai_jupyter.contents.tree import Place
+from backendai_jupyter.contents.tree import Place, split
 
 _ONLY_ID = "checkpoint"  # one per file, as in jupyter_server
 
@@ -59,6 +59,8 @@ class VFolderCheckpoints(AsyncFileCheckpoints):
 
     async def rename_all_checkpoints(self, old_path: str, new_path: str) -> None:
         """Let the checkpoints of a file, or of all files in a directory, follow it."""
+        if len(split(new_path)) == 1:
+            return  # a folder, whose mirror is named by its id
         old, new = self.parent.locate(old_path), self.parent.locate(new_path)
         for where in (self._of_file, self._of_directory):
             await asyncio.to_thread(_move, where(old), where(new))

@@ -135,8 +135,14 @@ class VFolderContentsManager(VFolderFiles):
 
     @refreshed
     async def rename_file(self, old_path: str, new_path: str) -> None:
+        old, new = split(old_path), split(new_path)
+        if len(old) == len(new) == 1:
+            backend = self.backend
+            await backend.call(backend.manager.vfolders.rename(old[0], new[0], self._viewer))
+            show(await self.read_tree())
+            return
         _names_inside(old_path, "renamed")
-        if len(split(new_path)) < 2:
+        if len(new) < 2:
             raise web.HTTPError(403, "There are only folders at the top; move it into one of them.")
         await super().rename_file(old_path, new_path)
         await self._hand_over(new_path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 from backendai_jupyter.cluster import keys
@@ -54,21 +54,24 @@ class Manager:
         self.users = UserStore(database)
         self.presets = PresetStore(database)
         self.agents = AgentStore(database)
-        self.vfolders = VFolders(
-            VFolderStore(database), root=vfolder_root, owner_ids=kernel_ids, now=now
-        )
         self.owner = User("", "")  # known after ``start``
         self._store = SessionStore(database)
+        self.vfolders = VFolders(
+            VFolderStore(database),
+            root=vfolder_root,
+            owner_ids=kernel_ids,
+            is_mounted=self._store.mounts_anywhere,
+            now=now,
+        )
         self._live = live
         self._supervisor = supervisor
         self._now = now
-        self._full_pass_s = full_pass_s
         scheduler = self._make_scheduler()
         reconciler = self._make_reconciler(cluster, restart_grace_s)
         self._observer = self._make_observer(sealer, reconciler)
-        self._schedule = self._loop("scheduler", scheduler.step)
-        self._reconcile = self._loop("reconciler", reconciler.step)
-        self._observe = self._loop("observer", self._observer.step)
+        self._schedule = Loop("scheduler", scheduler.step, period_s=full_pass_s)
+        self._reconcile = Loop("reconciler", reconciler.step, period_s=full_pass_s)
+        self._observe = Loop("observer", self._observer.step, period_s=full_pass_s)
         self.sessions = Sessions(
             cluster_id,
             store=self._store,
@@ -130,9 +133,6 @@ class Manager:
             moved=self._rows_moved,
             now=self._now,
         )
-
-    def _loop(self, name: str, step: Callable[[], Awaitable[None]]) -> Loop:
-        return Loop(name, step, period_s=self._full_pass_s)
 
     async def _follow_hints(self) -> None:
         async with self._live.subscribe(keys.REPORT_HINTS) as hints:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from backendai_jupyter.domain.records import VFolder, Viewer
@@ -31,11 +31,13 @@ class VFolders:
         *,
         root: Path,
         owner_ids: tuple[int, int],
+        is_mounted: Callable[[str], Awaitable[bool]],
         now: Callable[[], float],
     ) -> None:
         self._store = store
         self._root = root
         self._owner_ids = owner_ids
+        self._is_mounted = is_mounted
         self._now = now
 
     async def ensure_first(self, viewer: Viewer) -> None:
@@ -67,6 +69,17 @@ class VFolders:
         except Conflict:
             await asyncio.to_thread(path.rmdir)
             raise
+
+    async def rename(self, old: str, new: str, viewer: Viewer) -> None:
+        """Rename a folder that no living kernel shows: its path there would change.
+
+        Raises ``NotFound``, ``Conflict`` if it is in use or ``new`` is taken, and
+        ``InvalidInput`` for a name that no folder may have.
+        """
+        folder = await self._store.get(old, viewer)
+        if await self._is_mounted(folder.path):
+            raise Conflict(f"A running kernel uses the folder {old!r}; shut it down first.")
+        await self._store.rename(folder.id, new, viewer)
 
     async def mounts(self, viewer: Viewer, names: Sequence[str] | None) -> tuple[Mount, ...]:
         """Return the mounts of the user's folders, or of those named.

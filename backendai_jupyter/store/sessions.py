@@ -122,6 +122,14 @@ class SessionStore:
         async with self._database.read() as conn:
             return to_sessions(await conn.execute(query))
 
+    async def mounts_anywhere(self, source: str) -> bool:
+        """Return whether a kernel that has not ended shows the host directory ``source``."""
+        query = select_sessions().where(sessions.c.ended_at.is_(None))
+        async with self._database.read() as conn:
+            living = to_sessions(await conn.execute(query.order_by(*KERNEL_ORDER)))
+        mounts = (mount for s in living for kernel in s.kernels for mount in kernel.mounts)
+        return any(mount.source == source for mount in mounts)
+
     async def clusters_in_use(self) -> set[str]:
         """Return the clusters that have sessions which have not ended."""
         query = sa.select(sessions.c.cluster_id).where(sessions.c.ended_at.is_(None)).distinct()

@@ -45,6 +45,22 @@ class VFolderStore:
                 raise Conflict(f"There is a folder {folder.name!r} already; choose another name.")
         return folder
 
+    async def rename(self, folder_id: str, name: str, viewer: Viewer) -> None:
+        """Give one of the viewer's own folders another name.
+
+        Raises ``InvalidInput`` or ``Conflict`` as ``create`` does, ``NotFound`` for a folder
+        that is not the viewer's.
+        """
+        own = (vfolders.c.owner == viewer.user_id) & (vfolders.c.status == _READY)
+        change = sa.update(vfolders).where(own, vfolders.c.id == folder_id)
+        taken = sa.select(vfolders.c.id).where(own, vfolders.c.name == check_name(name))
+        async with self._database.write() as conn:
+            if await conn.scalar(taken) not in {None, folder_id}:
+                raise Conflict(f"There is a folder {name!r} already; choose another name.")
+            renamed = await conn.execute(change.values(name=check_name(name)))
+            if renamed.rowcount != 1:
+                raise NotFound(f"There is no folder {folder_id}.")
+
     async def list(self, viewer: Viewer) -> tuple[VFolder, ...]:
         """Return what the viewer may see, by name."""
         query = (

@@ -5,9 +5,12 @@ Both take everything that the Jupyter Server's own handlers take.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from jupyter_server.auth.decorator import authorized
 from jupyter_server.services.kernels.handlers import MainKernelHandler
-from jupyter_server.services.sessions.handlers import SessionRootHandler
+from jupyter_server.services.sessions.handlers import SessionHandler, SessionRootHandler
 from jupyter_server.utils import ensure_async
 from tornado import web
 
@@ -33,9 +36,35 @@ class JupyterSessionsHandler(DomainErrors, SessionRootHandler):
         """Start a Jupyter session; its notebook's metadata is read for ``backendai`` too."""
         body = self.get_json_body() or {}
         options = _options(body)
-        notebook = body.get("path") if body.get("type") == "notebook" else None
+        notebook = await self._notebook_of(body)
         REQUESTED.set(Requested(options=options, notebook=notebook))
         await ensure_async(super().post())
+
+    async def _notebook_of(self, body: Mapping[str, object]) -> str | None:
+        """Return the contents path of the notebook that a session is asked for.
+
+        JupyterLab sends a path whose last part it has made up, and the real one in ``name``.
+        """
+        path, name = body.get("path"), body.get("name")
+        if body.get("type") != "notebook" or not isinstance(path, str):
+            return None
+        beside = f"{path.rpartition('/')[0]}/{name}".lstrip("/")
+        for candidate in (path, beside) if isinstance(name, str) and name else (path,):
+            if await ensure_async(self.contents_manager.file_exists(candidate)):
+                return candidate
+        return path
+
+
+class JupyterSessionHandler(DomainErrors, SessionHandler):
+    @web.authenticated
+    @authorized
+    async def patch(self, session_id: str) -> None:
+        """Change a Jupyter session; a new kernel for it reads the notebook's metadata too."""
+        body = self.get_json_body() or {}
+        session: Any = await self.session_manager.get_session(session_id=session_id)
+        notebook = session["path"] if session["type"] == "notebook" else None
+        REQUESTED.set(Requested(options=_options(body), notebook=notebook))
+        await ensure_async(super().patch(session_id))
 
 
 def _options(body: dict[str, object]) -> Options | None:
@@ -46,4 +75,5 @@ def _options(body: dict[str, object]) -> Options | None:
 routes = [
     (r"/api/kernels", KernelsHandler),
     (r"/api/sessions", JupyterSessionsHandler),
+    (r"/api/sessions/(?P<session_id>\w+-\w+-\w+-\w+-\w+)", JupyterSessionHandler),
 ]

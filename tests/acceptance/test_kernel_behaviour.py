@@ -175,8 +175,8 @@ async def test_a_dead_kernel_says_why(start_kernel: Start, code: str, words: str
         patch.setenv("BACKENDAI_RESOURCES", "mem=512m")
         kernel = await start_kernel()
     kernel.client.execute(code)
-    told = await until(kernel, "stream", lambda c: c["name"] == "stderr" and words in c["text"])
-    assert words in told["content"]["text"]
+    told = await until(kernel, "error")
+    assert words in told["content"]["evalue"]
     await eventually(lambda: dead(kernel))
     assert words in getattr(kernel.manager, "reason", "")
 

@@ -268,6 +268,30 @@ async def test_metadata_yields_to_the_request_and_the_preset_to_both(plain: Runn
 
 
 @pytest.mark.asyncio(loop_scope="module")
+async def test_metadata_is_read_where_jupyterlab_means_it(plain: RunningServer) -> None:
+    """JupyterLab makes up the last part of a new session's path, and changes kernels by PATCH."""
+    notebook = new_notebook()
+    notebook.metadata["backendai"] = {"resources": {"mem": "640m"}}
+    content = {"type": "notebook", "format": "json", "content": notebook}
+    assert (await plain.request("PUT", "api/contents/data/lab.ipynb", json=content)).is_success
+    body = {
+        "path": f"data/{uuid.uuid4()}",
+        "name": "lab.ipynb",
+        "type": "notebook",
+        "kernel": {"name": OURS},
+    }
+    session = (await plain.post("api/sessions", json=body)).json()
+    where = f"api/sessions/{session['id']}"
+    renamed = {"path": "data/lab.ipynb", "name": "lab.ipynb", "type": "notebook"}
+    assert (await plain.request("PATCH", where, json=renamed)).is_success
+    changed = (await plain.request("PATCH", where, json={"kernel": {"name": OURS}})).json()
+    assert changed["kernel"]["id"] != session["kernel"]["id"]
+    for kernel_id in (session["kernel"]["id"], changed["kernel"]["id"]):
+        kernel = (await session_of(plain, kernel_id))["kernels"][0]
+        assert kernel["slots"]["mem"] == str(640 * 1024**2)
+
+
+@pytest.mark.asyncio(loop_scope="module")
 async def test_malformed_metadata_is_refused_by_field(plain: RunningServer) -> None:
     notebook = new_notebook()
     notebook.metadata["backendai"] = {"resources": {"ram": 1}}

@@ -40,8 +40,8 @@ def reply_of(client: BlockingKernelClient) -> Message:
     return reply
 
 
-async def notice(kernel: Rig, client: Client, *, dead: bool = False) -> Message:
-    await kernel.relay.notify(kernel.kernel_id, TEXT, dead=dead)
+async def notice(kernel: Rig, client: Client) -> Message:
+    await kernel.relay.notify(kernel.kernel_id, TEXT)
     return (await client.do(iopub_until, is_notice))[-1]
 
 
@@ -72,9 +72,10 @@ async def test_the_cell_of_a_dead_kernel_ends_with_the_reason(short_tmp_path: Pa
     async with rig(short_tmp_path) as kernel, stock_client(kernel.connection) as client:
         msg_id = await client.do(begin)
         kernel.stop()
-        await notice(kernel, client, dead=True)
+        await kernel.relay.notify(kernel.kernel_id, TEXT, dead=True)
         rest = await client.do(iopub_until, is_idle(msg_id))
         reply = await client.do(reply_of)
+    assert not [message for message in rest if is_notice(message)]  # it is said once
     [error] = [message["content"] for message in rest if message["msg_type"] == "error"]
     assert (error["ename"], error["evalue"], error["traceback"]) == ("KernelDied", TEXT, [TEXT])
     assert reply["parent_header"]["msg_id"] == msg_id
@@ -86,7 +87,7 @@ async def test_cells_queued_behind_the_one_that_died_end_as_aborted(short_tmp_pa
         await client.do(begin)
         queued = await client.do(BlockingKernelClient.execute, "print('never')")
         kernel.stop()
-        await notice(kernel, client, dead=True)
+        await kernel.relay.notify(kernel.kernel_id, TEXT, dead=True)
         await client.do(iopub_until, is_idle(queued))
         await client.do(reply_of)
         reply = await client.do(reply_of)

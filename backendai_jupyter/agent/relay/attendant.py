@@ -144,8 +144,9 @@ class Attendant:
     def _carry_out(self, *, text: str, dead: bool) -> None:
         waiting = self._cells.waiting()
         parent = waiting[0].header if waiting else b"{}"
-        line = text if text.endswith("\n") else f"{text}\n"
-        self._publish("stream", {"name": "stderr", "text": line}, parent=parent)
+        if not (dead and waiting):  # else it is said once, as the error of the cell
+            line = text if text.endswith("\n") else f"{text}\n"
+            self._publish("stream", {"name": "stderr", "text": line}, parent=parent)
         if not dead:
             return
         for cell in waiting[:1]:

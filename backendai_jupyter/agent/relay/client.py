@@ -126,7 +126,7 @@ class RelayClient:
     async def notify(self, kernel_id: str, text: str, *, dead: bool = False) -> None:
         """Show ``text`` to whoever watches the kernel, under the cell that runs, if any.
 
-        With ``dead`` that cell ends with an error and those queued behind it as aborted.
+        With ``dead`` the text is that cell's error, and those queued behind it are aborted.
         """
         await self._ask("notify", kernel_id=kernel_id, text=text, dead=dead)
 

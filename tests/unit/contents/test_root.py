@@ -187,14 +187,12 @@ async def test_a_copy_to_the_root_goes_into_the_first_folder(
     assert (data / "a.txt").read_text() == "a"
 
 
-async def test_folders_themselves_cannot_be_renamed_deleted_or_copied_yet(
+async def test_folders_themselves_cannot_be_moved_deleted_or_copied_yet(
     contents: VFolderContentsManager, data: Path
 ) -> None:
     (data / "kept.txt").touch()
     for change in (
-        contents.rename("data", "other"),
         contents.rename("data", "extra/data"),
-        contents.update({"path": "other"}, "data"),
         contents.delete("data"),
         contents.copy("data"),
         contents.copy("data", "extra"),
@@ -205,6 +203,32 @@ async def test_folders_themselves_cannot_be_renamed_deleted_or_copied_yet(
     with pytest.raises(web.HTTPError):
         await contents.delete("")
     assert entries(data) == ["kept.txt"]
+
+
+async def test_a_folder_is_renamed_with_all_that_belongs_to_it(
+    contents: VFolderContentsManager, data: Path
+) -> None:
+    (data / "a.txt").write_text("before")
+    checkpoint = await contents.create_checkpoint("data/a.txt")
+    (data / "a.txt").write_text("after")
+    model = await contents.update({"path": "renamed"}, "data")
+    assert model["path"] == "renamed"
+    assert await names(contents) == ["extra", "renamed"]
+    assert (data / "a.txt").read_text() == "after"
+    await contents.restore_checkpoint(checkpoint["id"], "renamed/a.txt")
+    assert (data / "a.txt").read_text() == "before"
+
+
+async def test_a_folder_keeps_its_name_while_a_kernel_shows_it(
+    contents: VFolderContentsManager, backend: SmallBackend, data: Path
+) -> None:
+    backend.mounted.add(str(data))
+    with pytest.raises(web.HTTPError, match="running kernel uses") as refused:
+        await contents.rename("data", "other")
+    assert refused.value.status_code == 409
+    with pytest.raises(web.HTTPError, match="already"):
+        await contents.rename("extra", "data")
+    assert await names(contents) == ["data", "extra"]
 
 
 async def test_a_file_cannot_be_moved_to_the_root(

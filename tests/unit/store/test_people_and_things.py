@@ -124,6 +124,24 @@ async def test_a_folder_name_is_taken_until_its_folder_is_deleted(
     assert await folders.list(SYSTEM) == (again,)
 
 
+async def test_a_folder_is_renamed_by_its_owner_to_a_free_name(
+    database: Database, owner: User
+) -> None:
+    folders = VFolderStore(database)
+    stranger = Viewer(await add_user(database, "stranger"))
+    for folder_id, name in (("1", "data"), ("2", "taken")):
+        await folders.create(owner.id, name, id=folder_id, host="local", path="/v", now=3.0)
+    await folders.rename("1", "renamed", Viewer(owner.id))
+    await folders.rename("1", "renamed", Viewer(owner.id))  # nothing to do
+    with pytest.raises(Conflict, match="taken"):
+        await folders.rename("1", "taken", Viewer(owner.id))
+    with pytest.raises(InvalidInput):
+        await folders.rename("1", "a/b", Viewer(owner.id))
+    with pytest.raises(NotFound):
+        await folders.rename("1", "mine", stranger)
+    assert [f.name for f in await folders.list(SYSTEM)] == ["renamed", "taken"]
+
+
 async def test_of_two_who_make_the_same_folder_one_wins(database: Database, owner: User) -> None:
     folders = VFolderStore(database)
     made = await asyncio.gather(
