@@ -67,11 +67,17 @@ class Contender:
         answer = await self.server.request("PUT", f"api/contents/{self._notebook}", json=body)
         answer.raise_for_status()
 
-    async def start(self, resource: str) -> tuple[RunningKernel, Start]:
-        """Ask for a kernel, or a session, and execute a first cell in it."""
+    async def start(self, resource: str, *, cpus: int | None = None) -> tuple[RunningKernel, Start]:
+        """Ask for a kernel, or a session, and execute a first cell in it.
+
+        With ``cpus`` ours gets that many, where the kernelspec says one; stock has no limit.
+        """
+        body = self._body(resource)
+        if cpus is not None and self.name != STOCK:
+            body["backendai"] = {"resources": {"cpu": cpus}}
         async with asyncio.timeout(WITHIN_S):
             begin = time.perf_counter()
-            answer = await self.server.post(f"api/{resource}", json=self._body(resource))
+            answer = await self.server.post(f"api/{resource}", json=body)
             posted = time.perf_counter()
             answer.raise_for_status()
             model = answer.json()
