@@ -58,5 +58,7 @@ class BackendAIExtension(ExtensionApp):
         """
         assert self.serverapp is not None
         await ensure_async(self.serverapp.kernel_manager.shutdown_all())
+        if isinstance(self.serverapp.contents_manager, VFolderContentsManager):
+            await self.serverapp.contents_manager.close()
         BACKENDS.serve(None)
         await asyncio.to_thread(self.backend.stop)

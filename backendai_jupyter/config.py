@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_core.paths import jupyter_config_path, jupyter_data_dir
-from traitlets import Bool, Enum, Float, Int, List, TraitError, Unicode, default, validate
+from traitlets import Bool, Dict, Enum, Float, Int, List, TraitError, Unicode, default, validate
 from traitlets.config import Config, Configurable
 from traitlets.config.application import Application
 
 from backendai_jupyter.domain.resources import parse_size
+from backendai_jupyter.errors import InvalidInput
+from backendai_jupyter.storage.hosts import VFolderHost, read_hosts
 
 SECTIONS = ("BackendAI", "BackendAIAgent")
 
@@ -37,6 +39,18 @@ class BackendAI(Configurable):
 
     database_url = Unicode(
         help="""SQLAlchemy URL of the database.  Default: an SQLite file in ``data_dir``.""",
+    ).tag(config=True)
+
+    vfolder_hosts = Dict(
+        Unicode(),
+        help="""Where virtual folders are: mount points by name, e.g.
+        ``{"local": "/mnt/vfroot/local", "nfs": "/mnt/vfroot/nfs"}``.  Each is the same storage
+        at the same path on every node.  Default: ``vfolders`` in ``data_dir``, as ``local``.""",
+    ).tag(config=True)
+
+    default_vfolder_host = Unicode(
+        help="""Name of the host that a new folder goes to.  Default: the first one of
+        ``vfolder_hosts``.""",
     ).tag(config=True)
 
     full_pass_s = Float(
@@ -94,6 +108,25 @@ class BackendAI(Configurable):
     def _sqlite(self) -> str:
         return f"sqlite+aiosqlite:///{Path(self.data_dir) / 'backendai.sqlite'}"
 
+    @default("vfolder_hosts")
+    def _in_data_dir(self) -> dict[str, str]:
+        return {"local": str(Path(self.data_dir) / "vfolders")}
+
+    @default("default_vfolder_host")
+    def _first_host(self) -> str:
+        return next(iter(self.vfolder_hosts), "")
+
+    def hosts(self) -> dict[str, VFolderHost]:
+        """Return the vfolder hosts; raises ``InvalidInput`` naming what is wrong."""
+        found = read_hosts(self.vfolder_hosts, field="BackendAI.vfolder_hosts")
+        if self.default_vfolder_host not in found:
+            known = ", ".join(found) or "none"
+            raise InvalidInput(
+                "BackendAI.default_vfolder_host",
+                f"there is no vfolder host {self.default_vfolder_host!r}; known are {known}",
+            )
+        return found
+
     @validate("runtime_dir")
     def _leaves_room_for_sockets(self, proposal: Any) -> str:
         if len(os.fsencode(proposal.value)) > 50:
@@ -103,6 +136,13 @@ class BackendAI(Configurable):
 
 class BackendAIAgent(Configurable):
     """The settings of the agent on this node."""
+
+    vfolder_hosts = Dict(
+        Unicode(),
+        help="""The vfolder hosts that this node has mounted, as ``BackendAI.vfolder_hosts``.  A
+        kernel that needs another one is not placed here.  Default: those of the manager, where
+        both run in one process.""",
+    ).tag(config=True)
 
     runtime = Enum(
         ["auto", "docker", "process"],
@@ -165,6 +205,10 @@ class BackendAIAgent(Configurable):
         help="""Seconds between reports when nothing changes.  An agent that is silent for four
         of them counts as lost.""",
     ).tag(config=True)
+
+    def hosts(self) -> dict[str, VFolderHost]:
+        """Return the vfolder hosts of this node; raises ``InvalidInput``."""
+        return read_hosts(self.vfolder_hosts, field="BackendAIAgent.vfolder_hosts")
 
     @validate("mem_reserve")
     def _is_a_size(self, proposal: Any) -> str:

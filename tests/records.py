@@ -5,6 +5,7 @@ from __future__ import annotations
 from backendai_jupyter.domain.records import ComputeSession, Kernel
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.states import Status
+from backendai_jupyter.domain.wire import Mount
 
 SMALL = Slots({"cpu": 1, "mem": 1024**3})
 
@@ -18,6 +19,7 @@ def make_kernel(
     generation: int = 1,
     agent_id: str | None = None,
     status_since: float = 0.0,
+    mounts: tuple[Mount, ...] = (),
 ) -> Kernel:
     return Kernel(
         id=kernel_id,
@@ -36,7 +38,7 @@ def make_kernel(
         argv=("python",),
         env={},
         slots=slots,
-        mounts=(),
+        mounts=mounts,
         workdir="/home/work",
         exit=None,
     )
@@ -50,8 +52,10 @@ def make_session(
     image: str = "python",
     priority: int = 10,
     created_at: float = 0.0,
+    mounts: tuple[Mount, ...] = (),
 ) -> ComputeSession:
     """A session with one kernel, which has the session's id."""
+    kernel = make_kernel(session_id, status=status, slots=slots, image=image, mounts=mounts)
     return ComputeSession(
         id=session_id,
         owner="u",
@@ -63,5 +67,5 @@ def make_session(
         status_reason="",
         created_at=created_at,
         ended_at=None,
-        kernels=(make_kernel(session_id, status=status, slots=slots, image=image),),
+        kernels=(kernel,),
     )

@@ -17,6 +17,7 @@ from backendai_jupyter.cluster.seal import Sealer
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.wire import AgentReport, Assignment, Image
 from backendai_jupyter.errors import BackendError
+from backendai_jupyter.storage.hosts import VFolderHost, read_markers
 from backendai_jupyter.supervisor import Loop, Supervisor
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class Agent:
         tools: Tools,
         supervisor: Supervisor,
         heartbeat_s: float,
+        hosts: Mapping[str, VFolderHost],
     ) -> None:
         self.agent_id = agent_id
         self._capacity = capacity
@@ -52,6 +54,8 @@ class Agent:
         self._tools = tools
         self._supervisor = supervisor
         self._heartbeat_s = heartbeat_s
+        self._hosts = hosts
+        self._markers: dict[str, str] = {}  # of the hosts that are mounted here
         self._workers: dict[str, KernelWorker] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # of the workers
         self._images: dict[str, Image] = {}
@@ -90,6 +94,7 @@ class Agent:
 
     async def _full_pass(self) -> None:
         await self._refresh_images()
+        self._markers = await asyncio.to_thread(read_markers, self._hosts)
         containers = {
             state.kernel_id: state
             for runtime in self._tools.runtimes.values()
@@ -186,6 +191,7 @@ class Agent:
             version=__version__,
             capacity=self._capacity,
             images=tuple(self._images.values()),
+            vfolder_hosts=self._markers,
             kernels=tuple(worker.report() for worker in self._workers.values()),
             notes=_notes(self._tools.runtimes),
         )

@@ -43,7 +43,8 @@ class Node:
     def give(self, path: Path) -> None:
         """Hand ``path`` to the kernels' user."""
         if os.geteuid() == 0:
-            os.chown(path, self.uid, self.gid)
+            # Where nothing confines kernels, one may have put a link there.
+            os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
     def remove(self, kernel_id: str) -> None:
         """Remove a kernel's directories; succeeds if they are gone."""

@@ -6,189 +6,327 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
+import stat
+from pathlib import Path
 from typing import Any
 
-from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
+from jupyter_server.services.contents.manager import AsyncContentsManager, copy_pat
 from tornado import web
-from traitlets import Bool, default, validate
+from traitlets import Bool, Type, Unicode, default, validate
 
+from backendai_jupyter.contents import models, operations
 from backendai_jupyter.contents.checkpoints import VFolderCheckpoints
-from backendai_jupyter.contents.files import VFolderFiles, refreshed, show
-from backendai_jupyter.contents.tree import Tree, split
-from backendai_jupyter.manager.vfolders import HOME
+from backendai_jupyter.contents.downloads import FilesHandler
+from backendai_jupyter.contents.models import Model
+from backendai_jupyter.contents.notebooks import Notebooks
+from backendai_jupyter.contents.paths import is_hidden, split
+from backendai_jupyter.contents.uploads import ChunkedUploads
+from backendai_jupyter.contents.viewing import Viewing, viewed
+from backendai_jupyter.errors import BackendError, Conflict, InvalidInput, NotFound, Refused
+from backendai_jupyter.storage.beneath import Home
+
+HOME_PREFIXES = ("/home/work/", "~/")
 
 
-class VFolderContentsManager(VFolderFiles):
+class VFolderContentsManager(Viewing, AsyncContentsManager):
     """The root lists the viewer's folders and holds nothing else.
 
     What is made at the root without a name goes into the first folder, because JupyterLab's
     launcher makes notebooks wherever its file browser happens to be.
     """
 
-    delete_to_trash = Bool(False)  # not for configuration: the trash would be the server's own
+    # As in the base class, but not for configuration: each would open a way around us.
+    root_dir = Unicode("/home/work", help="What kernels call the list of folders.")
+    files_handler_class = Type(FilesHandler, klass=web.RequestHandler)
+    delete_to_trash = Bool(False, help="Whether files, and not only folders, have a trash.")
+
+    hash_algorithm = Unicode("sha256", help="Algorithm of the hashes in models.").tag(config=True)
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._uploads = ChunkedUploads()
+        self._notebooks = Notebooks(self)
 
     @default("checkpoints_class")
     def _outside_of_folders(self) -> type[VFolderCheckpoints]:
         return VFolderCheckpoints
 
-    @default("always_delete_dir")
-    def _as_people_expect(self) -> bool:
-        return True  # JupyterLab asks before; the base class only fills a trash unasked
-
     @default("preferred_dir")
     def _first_folder(self) -> str:
-        return next(iter(self.tree.folders), "")
+        return next(iter(self.latest.folders), "")
 
     @validate("preferred_dir")
     def _validate_preferred_dir(self, proposal: Any) -> str:
         return "/".join(split(proposal.value))
 
-    get = refreshed(AsyncLargeFileManager.get)
-    get_kernel_path = refreshed(AsyncLargeFileManager.get_kernel_path)
-    trust_notebook = refreshed(AsyncLargeFileManager.trust_notebook)
-    update = refreshed(AsyncLargeFileManager.update)
-    rename = refreshed(AsyncLargeFileManager.rename)
-    delete = refreshed(AsyncLargeFileManager.delete)
-    create_checkpoint = refreshed(AsyncLargeFileManager.create_checkpoint)
-    restore_checkpoint = refreshed(AsyncLargeFileManager.restore_checkpoint)
-    list_checkpoints = refreshed(AsyncLargeFileManager.list_checkpoints)
-    delete_checkpoint = refreshed(AsyncLargeFileManager.delete_checkpoint)
+    async def close(self) -> None:
+        """Give up uploads under way, and whatever else is open."""
+        await asyncio.to_thread(self._uploads.close)
+        await self._notebooks.close()
 
-    async def read_tree(self) -> Tree:
-        tree = await super().read_tree()
-        if self.preferred_dir.partition("/")[0] not in tree.folders:
-            self.preferred_dir = next(iter(tree.folders), "")
-        return tree
+    def info_string(self) -> str:
+        return "Serving virtual folders"
 
     def host_directory(self, path: str) -> str:
         """Return the directory of this host nearest to ``path``: a local kernel works there."""
         names = path.strip("/").split("/")
         for end in range(len(names), 0, -1):
-            nearer = "/".join(names[:end])
-            if nearer and self._is(nearer, os.path.isdir):
-                return self._get_os_path(nearer)
-        return next((folder.path for folder in self.tree.folders.values()), self.root_dir)
+            if (directory := operations.directory_on_host(self.latest, names[:end])) is not None:
+                return directory
+        first = next((folder.path for folder in self.latest.folders.values()), None)
+        return first or str(Path.home())
 
-    @refreshed
-    async def resolve_path(self, path: str) -> str | None:  # type: ignore[override] # awaited
+    @viewed
+    async def resolve_path(self, path: str) -> str | None:
         """Return where the file browser has what a kernel calls ``path``."""
-        for home in (f"{HOME}/", "~/"):
-            path = path.removeprefix(home)
-        return path.strip("/") if self.exists(path) else None
+        for prefix in HOME_PREFIXES:
+            path = path.removeprefix(prefix)
+        path = path.strip("/")
+        return path if await self.exists(path) else None
 
-    def info_string(self) -> str:
-        return f"Serving virtual folders from {self.root_dir}"
+    async def is_hidden(self, path: str) -> bool:
+        try:
+            return is_hidden(split(path))
+        except NotFound:
+            return False
 
-    @refreshed
-    async def save(self, model: dict[str, Any], path: str = "") -> dict[str, Any]:
-        """Save a file or make a directory; a directory at the root is a virtual folder."""
+    async def dir_exists(self, path: str) -> bool:
+        return await self._kind(path) == stat.S_IFDIR
+
+    async def file_exists(self, path: str) -> bool:
+        return await self._kind(path) == stat.S_IFREG
+
+    async def exists(self, path: str) -> bool:
+        return await self._kind(path) in {stat.S_IFREG, stat.S_IFDIR}
+
+    @viewed
+    async def _kind(self, path: str) -> int:
+        """Return the type bits of what is there; 0 where nothing is or may be seen."""
+        try:
+            names = split(path)
+            if not names:
+                return stat.S_IFDIR
+            found = await asyncio.to_thread(operations.status, await self.home(), names)
+        except BackendError:
+            return 0
+        return stat.S_IFMT(found.st_mode)
+
+    @viewed
+    async def get(
+        self,
+        path: str,
+        content: bool = True,
+        type: str | None = None,
+        format: str | None = None,
+        require_hash: bool = False,
+    ) -> Model:
+        """Return the model of a file or directory."""
         names = split(path)
-        if len(names) == 1 and model.get("type") == "directory":
-            return await self._save_folder(model, names[0])
+        home = await self.home()
+        if is_hidden(names) and not self.allow_hidden:
+            raise NotFound(f"There is no {path.strip('/')!r}.")
+        if not names:
+            model = await asyncio.to_thread(
+                models.root_model, self.shown(home), content=bool(content)
+            )
+        else:
+            model = await self._notebooks.get(
+                home, names, content=content, kind=type, format=format, hashed=require_hash
+            )
+        if type is not None and model["type"] != type and "directory" in {type, model["type"]}:
+            raise InvalidInput("type", f"{model['path']!r} is a {model['type']}, not a {type}")
+        self.emit(data={"action": "get", "path": model["path"]})
+        return model
+
+    @viewed
+    async def open_file(self, path: str) -> int:
+        """Return a descriptor of a file, to be read and closed."""
+        names = split(path)
+        if is_hidden(names) and not self.allow_hidden:
+            raise NotFound(f"There is no {path.strip('/')!r}.")
+        return await asyncio.to_thread(operations.open_file, await self.home(), names)
+
+    @viewed
+    async def save(self, model: Model, path: str = "") -> Model:
+        """Save a file or make a directory; a directory at the root is a virtual folder."""
+        names, kind, chunk = split(path), model.get("type"), model.get("chunk")
+        self._check_visible(names)
+        if kind not in {"file", "notebook", "directory"}:
+            raise InvalidInput("type", f"{kind!r} is no type of 'file', 'notebook', 'directory'")
+        if kind == "directory":
+            return await self._save_directory(model, names)
         if len(names) < 2:
-            raise web.HTTPError(403, "There are only folders at the top; save in one of them.")
-        saved: dict[str, Any] = await super().save(model, path)
+            raise Refused("There are only folders at the top; save in one of them.")
+        path = "/".join(names)
+        if chunk is None or chunk == 1:
+            self.run_pre_save_hooks(model=model, path=path)
+        home = await self.home()
+        if chunk is not None:
+            saved = await self._save_chunk(home, model, names)
+        else:
+            saved = await self._notebooks.save(home, model, names)
+        if chunk in {None, -1}:
+            await self._after_saving(home, saved, names)
         return saved
 
-    @refreshed
-    async def new_untitled(self, path: str = "", type: str = "", ext: str = "") -> dict[str, Any]:
+    @viewed
+    async def new_untitled(self, path: str = "", type: str = "", ext: str = "") -> Model:
         """Make something whose name we choose; no folder at the root: in the first folder."""
         if not split(path) and type != "directory":
-            path = self.tree.first().name
-        created: dict[str, Any] = await super().new_untitled(path, type, ext)
+            path = await self._first()
+        created: Model = await super().new_untitled(path, type, ext)
         return created
 
-    @refreshed
-    async def new(self, model: dict[str, Any] | None = None, path: str = "") -> dict[str, Any]:
+    @viewed
+    async def new(self, model: Model | None = None, path: str = "") -> Model:
         if not split(path):
             model = model or {}
             notebook = model.get("type") == "notebook"
             name = f"{self.untitled_notebook}.ipynb" if notebook else self.untitled_file
-            folder = self.tree.first().name
+            folder = await self._first()
             path = f"{folder}/{await self.increment_filename(name, folder)}"
-        created: dict[str, Any] = await super().new(model, path)
+        created: Model = await super().new(model, path)
         return created
 
-    @refreshed
-    async def copy(self, from_path: str, to_path: str | None = None) -> dict[str, Any]:
-        """Copy a file or directory; to the root means into the first folder."""
-        names = _names_inside(from_path, "copied")
-        if to_path is None:
-            to_path = "/".join(names[:-1])
-        elif not split(to_path):
-            to_path = self.tree.first().name
-        copied: dict[str, Any] = await super().copy("/".join(names), to_path)
-        return copied
+    @viewed
+    async def update(self, model: Model, path: str) -> Model:
+        """Rename what is at ``path`` to the path in the model."""
+        new_path = model.get("path", path)
+        if not isinstance(new_path, str):
+            raise InvalidInput("path", "expected a string")
+        updated: Model = await super().update({"path": new_path}, path)
+        return updated
 
-    @refreshed
-    async def delete_file(self, path: str) -> None:
-        _names_inside(path, "deleted")
-        os_path = self._get_os_path(path)
-        if not self._is(path, os.path.islink):
-            await super().delete_file(path)
-            return
-        with self.perm_to_403(os_path):
-            # The link and not what it leads to, on which the base class would fail.
-            await asyncio.to_thread(os.unlink, os_path)
-
-    @refreshed
+    @viewed
     async def rename_file(self, old_path: str, new_path: str) -> None:
         old, new = split(old_path), split(new_path)
-        if len(old) == len(new) == 1:
-            backend = self.backend
-            await backend.call(backend.manager.vfolders.rename(old[0], new[0], self._viewer))
-            show(await self.read_tree())
+        self._check_visible(old)
+        self._check_visible(new)
+        if old == new:
             return
-        _names_inside(old_path, "renamed")
-        if len(new) < 2:
-            raise web.HTTPError(403, "There are only folders at the top; move it into one of them.")
-        await super().rename_file(old_path, new_path)
-        await self._hand_over(new_path)
+        if len(old) == len(new) == 1:
+            await self._manage(self.vfolders.change(old[0], self.viewer, name=new[0]))
+            self.forget()
+        elif len(old) < 2:
+            raise Refused("A folder stays at the top; it can be copied into another one.")
+        elif len(new) < 2:
+            raise Refused("There are only folders at the top; move it into one of them.")
+        else:
+            await asyncio.to_thread(operations.move, await self.home(), old, new)
 
-    async def _save_folder(self, model: dict[str, Any], name: str) -> dict[str, Any]:
-        """Create a virtual folder, unless there is one of that name."""
-        if name.startswith(".") and not self.allow_hidden:
-            raise web.HTTPError(400, f"{name!r} would be hidden; choose a name without the dot.")
-        if not self.exists(name):
-            self.run_pre_save_hooks(model=model, path=name)
-            backend = self.backend
-            created = await backend.call(backend.manager.vfolders.create(name, self._viewer))
-            name = created.name
-            show(await self.read_tree())
-            self.emit(data={"action": "save", "path": name})
-        found: dict[str, Any] = await self.get(name, content=False)
-        return found
+    @viewed
+    async def delete(self, path: str) -> None:
+        """Delete a file or directory with its checkpoints; a folder goes to the trash."""
+        if not split(path):
+            raise Refused("The list of folders cannot be deleted.")
+        await super().delete(path)
 
-    async def _save_directory(self, os_path: str, model: dict[str, Any], path: str = "") -> None:
-        await super()._save_directory(os_path, model, path)
-        await self._hand_over(path)
+    @viewed
+    async def delete_file(self, path: str) -> None:
+        names = split(path)
+        self._check_visible(names)
+        if len(names) == 1:
+            await self._manage(self.vfolders.trash(names[0], self.viewer))
+            self.forget()
+        else:
+            await asyncio.to_thread(operations.remove, await self.home(), names)
 
-    async def _copy_dir(
-        self, from_path: str, to_path_original: str, to_name: str, to_path: str
-    ) -> dict[str, Any]:
-        if not await self.dir_exists(to_path_original):
-            raise web.HTTPError(404, f"There is no directory {to_path_original!r} to copy into.")
-        source, target = self._get_os_path(from_path), self._get_os_path(to_path)
-        try:
-            # Links are copied as links: what they lead to need not be inside the folder.
-            await asyncio.to_thread(shutil.copytree, source, target, symlinks=True)
-        except OSError as error:
-            self.log.error("Copying %s: %s", source, error)
-            raise web.HTTPError(400, f"Could not copy all of {from_path!r}.") from error
-        finally:
-            if self.exists(to_path):
-                await self._hand_over(to_path)
-        copied: dict[str, Any] = await self.get(to_path, content=False)
-        self.emit(data={"action": "copy", "path": to_path, "source_path": from_path})
+    @viewed
+    async def copy(self, from_path: str, to_path: str | None = None) -> Model:
+        """Copy a file, a directory or a folder; a directory copied to the root is a folder.
+
+        ``to_path`` is a directory to copy into, under a name that is free there, or the path
+        of the copy; without it the copy goes beside its source.
+        """
+        source = split(from_path)
+        if not source:
+            raise Refused("The list of folders cannot be copied.")
+        self._check_visible(source)
+        target = source[:-1] if to_path is None else split(to_path)
+        is_directory = await self.dir_exists(from_path)
+        if not target and not is_directory:
+            target = (await self._first(),)
+        if await self.dir_exists("/".join(target)):
+            name = copy_pat.sub(".", source[-1])
+            free = await self.increment_filename(name, "/".join(target), insert="-Copy")
+            target = (*target, free)
+        self._check_visible(target)
+        if len(target) == 1:
+            await self._copy_to_folder(source, target[0])
+        else:
+            await asyncio.to_thread(operations.copy, await self.home(), source, target)
+        copied = await self.get("/".join(target), content=False)
+        self.emit(data={"action": "copy", "path": copied["path"], "source_path": "/".join(source)})
         return copied
 
+    @viewed
+    async def trust_notebook(self, path: str) -> None:
+        await self._notebooks.trust(await self.home(), split(path))
 
-def _names_inside(path: str, done: str) -> tuple[str, ...]:
-    """Return the names in a path that is inside a folder; others are not to be changed."""
-    names = split(path)
-    if len(names) < 2:
-        what = f"The folder {names[0]!r} as a whole" if names else "The list of folders"
-        raise web.HTTPError(403, f"{what} cannot be {done} in the file browser yet.")
-    return names
+    create_checkpoint = viewed(AsyncContentsManager.create_checkpoint)
+    restore_checkpoint = viewed(AsyncContentsManager.restore_checkpoint)
+    list_checkpoints = viewed(AsyncContentsManager.list_checkpoints)
+    delete_checkpoint = viewed(AsyncContentsManager.delete_checkpoint)
+    rename = viewed(AsyncContentsManager.rename)
+
+    @viewed
+    async def get_kernel_path(self, path: str, model: Model | None = None) -> str:
+        """Return the directory in which a kernel for ``path`` works."""
+        names = split(path)
+        return "/".join(names if await self.dir_exists(path) else names[:-1])
+
+    async def _save_directory(self, model: Model, names: tuple[str, ...]) -> Model:
+        path = "/".join(names)
+        if not await self.dir_exists(path):
+            self.run_pre_save_hooks(model=model, path=path)
+            if len(names) == 1:
+                created = await self._manage(self.vfolders.create(names[0], self.viewer))
+                path = created.name
+                self.forget()
+            else:
+                await asyncio.to_thread(operations.make_directory, await self.home(), names)
+            self.emit(data={"action": "save", "path": path})
+        return await self.get(path, content=False)
+
+    async def _save_chunk(self, home: Home, model: Model, names: tuple[str, ...]) -> Model:
+        chunk = model["chunk"]
+        if model["type"] != "file" or not isinstance(chunk, int) or isinstance(chunk, bool):
+            raise InvalidInput("chunk", "only files come in chunks, which have numbers")
+        data = await asyncio.to_thread(models.decoded, model.get("content"), model.get("format"))
+        key = (self.viewer, names)
+        return await asyncio.to_thread(
+            operations.add_chunk, self._uploads, home, names, key, chunk, data
+        )
+
+    async def _after_saving(self, home: Home, saved: Model, names: tuple[str, ...]) -> None:
+        path = "/".join(names)
+        if saved["type"] == "notebook" and not await self.list_checkpoints(path):
+            await self.create_checkpoint(path)  # JupyterLab expects that there is one
+        if self.post_save_hook is not None or self._post_save_hooks:
+            os_path = await asyncio.to_thread(operations.path_on_host, home, names)
+            self.run_post_save_hooks(model=saved, os_path=os_path)
+        self.emit(data={"action": "save", "path": path})
+
+    async def _copy_to_folder(self, source: tuple[str, ...], name: str) -> None:
+        """Make a new folder with all that is in a directory, or nothing at all."""
+        folder = await self._manage(self.vfolders.create(name, self.viewer))
+        self.forget()
+        try:
+            await asyncio.to_thread(operations.fill, await self.home(), source, (folder.name,))
+        except BackendError:
+            await self._manage(self.vfolders.trash(folder.id, self.viewer))
+            await self._manage(self.vfolders.purge(folder.id, self.viewer))
+            self.forget()
+            raise
+
+    async def _first(self) -> str:
+        """Return the folder for what is made at the root."""
+        for folder in (await self.home()).folders.values():
+            if not folder.readonly and self.allow_hidden | (not folder.name.startswith(".")):
+                return folder.name
+        raise Conflict("You have no folder yet. Create one first: a new directory at the top.")
+
+    def _check_visible(self, names: tuple[str, ...]) -> None:
+        if is_hidden(names) and not self.allow_hidden:
+            name = "/".join(names)
+            raise InvalidInput("path", f"{name!r} would be hidden; choose a name without the dot")

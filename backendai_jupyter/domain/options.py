@@ -11,17 +11,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from backendai_jupyter.domain.resources import Slots
-from backendai_jupyter.domain.vfolders import check_name
+from backendai_jupyter.domain.vfolders import Permission, check_name
 from backendai_jupyter.errors import InvalidInput
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OWN_PREFIX = "BACKENDAI_"
+_MOUNT_KEYS = ("name", "alias", "permission")
 # Which variables of the environment make a layer; the other names with our prefix say
 # where a manager is, or are set inside kernels.
 ENVIRONMENT = {
@@ -36,8 +38,42 @@ def _read_slots(raw: Any) -> Slots:
     return raw if isinstance(raw, Slots) else Slots.parse(raw)
 
 
-def _check_mount(raw: Any) -> str:
-    return check_name(raw, field="mounts")
+@dataclass(frozen=True, slots=True)
+class MountOption:
+    """A folder to show, perhaps under another name, perhaps only to be read."""
+
+    name: str
+    alias: str | None = None
+    readonly: bool = False
+
+
+def _read_mount(raw: Any) -> MountOption:
+    """Read ``name``, ``name:alias``, ``name:alias:ro``, ``name::ro`` or an object."""
+    if isinstance(raw, MountOption):
+        return raw
+    name, alias, permission = _parts_of_mount(raw)
+    if permission not in (None, "", *Permission):  # not a set: it may be anything
+        raise InvalidInput("mounts.permission", f"{permission!r} is neither 'ro' nor 'rw'")
+    return MountOption(
+        check_name(name, field="mounts"),
+        None if alias in (None, "") else check_name(alias, field="mounts.alias"),
+        permission == Permission.READ_ONLY,
+    )
+
+
+def _parts_of_mount(raw: Any) -> tuple[Any, Any, Any]:
+    if isinstance(raw, str):
+        name, *rest = raw.split(":")
+        alias, permission, *more = [*rest, *[""] * (2 - len(rest))]
+        if more:
+            raise InvalidInput("mounts", f"{raw!r}: write name:alias or name:alias:ro")
+        return name, alias, permission
+    if not isinstance(raw, Mapping):
+        raise InvalidInput("mounts", f"{raw!r} is not the name of a folder")
+    if unknown := [key for key in raw if key not in _MOUNT_KEYS]:
+        known = ", ".join(_MOUNT_KEYS)
+        raise InvalidInput(f"mounts.{unknown[0]}", f"unknown; known are {known}")
+    return raw.get("name"), raw.get("alias"), raw.get("permission")
 
 
 def _check_env(raw: Any) -> dict[str, str]:
@@ -63,7 +99,7 @@ class Options(BaseModel):
     resources: Annotated[Slots, BeforeValidator(_read_slots)] = Slots()
     preset: str | None = None
     cluster_size: int | None = None
-    mounts: list[Annotated[str, BeforeValidator(_check_mount)]] | None = None
+    mounts: list[Annotated[MountOption, BeforeValidator(_read_mount)]] | None = None
     resource_group: str | None = None
     env: Annotated[dict[str, str], BeforeValidator(_check_env)] = {}
 

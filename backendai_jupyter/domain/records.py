@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.states import Status
+from backendai_jupyter.domain.vfolders import Permission, VFolderStatus
 from backendai_jupyter.domain.wire import Exit, Mount
 
 
@@ -121,6 +122,13 @@ class VFolder:
     host: str
     path: str  # absolute path of its directory, the same on every node
     created_at: float
+    permission: Permission = Permission.READ_WRITE
+    status: VFolderStatus = VFolderStatus.READY
+    trashed_at: float | None = None
+
+    @property
+    def readonly(self) -> bool:
+        return self.permission is Permission.READ_ONLY
 
 
 @dataclass(frozen=True, slots=True)

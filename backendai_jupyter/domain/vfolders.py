@@ -1,4 +1,4 @@
-"""The rules for names of virtual folders.
+"""What a virtual folder may be called, and what may become of it.
 
 A folder's name is one path component: in the Jupyter file browser, and below
 ``/home/work`` in every kernel, where some names belong to the system.
@@ -8,11 +8,37 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from enum import StrEnum
 
 from backendai_jupyter.errors import InvalidInput
 
+
+class VFolderStatus(StrEnum):
+    """The names are Backend.AI's."""
+
+    READY = "ready"
+    DELETE_PENDING = "delete-pending"  # in the trash; its name is free for another one
+    DELETE_ONGOING = "delete-ongoing"  # being purged: there is no way back
+    DELETE_COMPLETE = "delete-complete"  # final: nothing of it is left on its host
+
+
+class Permission(StrEnum):
+    READ_ONLY = "ro"
+    READ_WRITE = "rw"
+
+
 MAX_NAME_BYTES = 128  # well below the 255 bytes of common file systems
-_RESERVED = frozenset({".terminfo", ".jupyter", ".tmux.conf", ".ssh", ".ipynb_checkpoints"})
+UNNAMED_DIRECTORY = ".cwd"  # where a kernel sees a directory whose own name is taken there
+_RESERVED = frozenset(
+    {
+        ".terminfo",
+        ".jupyter",
+        ".tmux.conf",
+        ".ssh",
+        ".ipynb_checkpoints",
+        UNNAMED_DIRECTORY,
+    }
+)
 _STARTUP_FILE = re.compile(r"\.[a-z0-9]+(rc|_profile)")
 
 
@@ -25,6 +51,8 @@ def check_name(name: object, *, field: str = "name") -> str:
         raise InvalidInput(field, f"longer than {MAX_NAME_BYTES} bytes")
     if name in {".", ".."} or "/" in name or "\\" in name:
         raise InvalidInput(field, "may not contain a path separator")
+    if ":" in name:  # the file browser would take what stands before it for a drive
+        raise InvalidInput(field, "may not contain a colon")
     if any(unicodedata.category(c) in {"Cc", "Cs"} for c in name):
         raise InvalidInput(field, "may not contain control characters")
     if name != name.strip():

@@ -31,11 +31,17 @@ class Record(BaseModel):
 
 
 class Mount(Record):
-    """A host directory shown to the kernel at ``target``, an absolute path inside it."""
+    """A host directory shown to the kernel at ``target``, an absolute path inside it.
+
+    Where it is a virtual folder, the last three say which.
+    """
 
     source: str
     target: str
     readonly: bool = False
+    vfolder_id: str = ""
+    vfolder_name: str = ""
+    vfolder_host: str = ""
 
 
 class Signal(Record):
@@ -132,6 +138,7 @@ class AgentReport(Record):
     version: str
     capacity: WireSlots
     images: tuple[Image, ...] = ()
+    vfolder_hosts: dict[str, str] = Field(default_factory=dict)  # marker's id, by name of the host
     kernels: tuple[KernelReport, ...] = ()
     notes: tuple[str, ...] = ()  # what this node cannot enforce, in words
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.protocols import ClusterStore, LiveStore
@@ -16,6 +15,7 @@ from backendai_jupyter.manager.reconciler import Reconciler
 from backendai_jupyter.manager.scheduler.scheduler import Scheduler
 from backendai_jupyter.manager.sessions import Sessions
 from backendai_jupyter.manager.vfolders import VFolders
+from backendai_jupyter.storage.hosts import VFolderHost
 from backendai_jupyter.store.agents import AgentStore
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.presets import PresetStore
@@ -25,6 +25,7 @@ from backendai_jupyter.store.vfolders import VFolderStore
 from backendai_jupyter.supervisor import Loop, Supervisor
 
 END_TIMEOUT_S = 20.0
+_PURGE_PASS_S = 300.0  # only for what a killed manager left half done
 
 
 class Manager:
@@ -43,7 +44,8 @@ class Manager:
         live: LiveStore,
         sealer: Sealer,
         supervisor: Supervisor,
-        vfolder_root: Path,
+        hosts: Mapping[str, VFolderHost],
+        default_host: str,
         kernel_ids: tuple[int, int],
         full_pass_s: float,
         restart_grace_s: float,
@@ -58,9 +60,9 @@ class Manager:
         self._store = SessionStore(database)
         self.vfolders = VFolders(
             VFolderStore(database),
-            root=vfolder_root,
+            hosts=hosts,
+            default_host=default_host,
             owner_ids=kernel_ids,
-            is_mounted=self._store.mounts_anywhere,
             now=now,
         )
         self._live = live
@@ -94,6 +96,8 @@ class Manager:
         self._supervisor.loop(self._schedule)
         self._supervisor.loop(self._reconcile)
         self._supervisor.loop(Loop("report hints", self._follow_hints, period_s=0))
+        purges = Loop("purges", self.vfolders.finish_purges, period_s=_PURGE_PASS_S)
+        self._supervisor.loop(purges)
 
     @property
     def viewer(self) -> Viewer:
@@ -106,6 +110,7 @@ class Manager:
             sessions=self._store,
             agents=self.agents,
             board=self.board,
+            hosts=self.vfolders.hosts,
             scheduled=lambda: self._reconcile.poke(),
             now=self._now,
         )

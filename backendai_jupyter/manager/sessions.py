@@ -17,18 +17,26 @@ from backendai_jupyter.domain.options import Options, merge
 from backendai_jupyter.domain.records import ComputeSession, NewSession, Step, Viewer
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.states import FINAL, Status
+from backendai_jupyter.domain.vfolders import UNNAMED_DIRECTORY
 from backendai_jupyter.domain.wire import Connection, Mount
 from backendai_jupyter.errors import (
     Conflict,
     InvalidInput,
     LaunchFailed,
+    LostRace,
     NotFound,
     TimedOut,
 )
 from backendai_jupyter.manager.board import Board, Notice
 from backendai_jupyter.manager.scheduler.placement import check_can_ever_fit
 from backendai_jupyter.manager.scheduler.scheduler import Scheduler
-from backendai_jupyter.manager.vfolders import VFolders, workdir_of, workdir_of_host
+from backendai_jupyter.manager.vfolders import (
+    HOME,
+    VFolders,
+    kernel_path_of,
+    workdir_of,
+    workdir_of_host,
+)
 from backendai_jupyter.store.presets import PresetStore
 from backendai_jupyter.store.sessions import SessionStore
 
@@ -45,7 +53,8 @@ class Request:
 
     ``layers`` are the options of metadata, environment and caller, weakest first, above
     the kernelspec's ``defaults``.  Of the places to work in, ``contents_path`` is a
-    directory of the file browser and ``host_dir`` one of this machine.
+    directory of the file browser and ``host_dir`` one of this machine.  ``notebook`` is the
+    contents path of the notebook that the kernel is for.
     """
 
     kernelspec: str
@@ -56,6 +65,7 @@ class Request:
     env: dict[str, str] = field(default_factory=dict)
     contents_path: str | None = None
     host_dir: Path | None = None
+    notebook: str | None = None
     kernel_id: str | None = None  # wish; ignored if it was used before
     name: str = ""
 
@@ -105,7 +115,8 @@ class Sessions:
         check_can_ever_fit(candidates, slots)
         mounts = await self._vfolders.mounts(viewer, options.mounts)
         workdir, mounts = _workdir(request, mounts)
-        env = merge([request.defaults, options]).env
+        env = {**request.env, **_session_name(request, mounts)}
+        env.update(merge([request.defaults, options]).env)
         new = NewSession(
             id="",
             owner=viewer.user_id,
@@ -114,7 +125,7 @@ class Sessions:
             kernelspec=request.kernelspec,
             image=request.image,
             argv=request.argv,
-            env={**request.env, **env},
+            env=env,
             slots=slots,
             mounts=mounts,
             workdir=workdir,
@@ -238,24 +249,36 @@ class Sessions:
     async def _create(self, new: NewSession, wish: str | None) -> ComputeSession:
         """Write the rows under the id that is wished for, unless it was used before."""
         if wish is not None and _KERNEL_ID.fullmatch(wish):
-            with contextlib.suppress(Conflict):
+            try:
                 return await self._store.create(
                     replace(new, id=wish, kernel_id=wish), now=self._now()
                 )
+            except LostRace:  # over a folder; another id would not help
+                raise
+            except Conflict:
+                pass
         fresh = str(uuid.uuid4())
         return await self._store.create(replace(new, id=fresh, kernel_id=fresh), now=self._now())
+
+
+def _session_name(request: Request, mounts: Sequence[Mount]) -> dict[str, str]:
+    """Return the variable by which programs in a kernel know their notebook's path."""
+    if request.notebook is None:
+        return {}
+    path = kernel_path_of(request.notebook, mounts) or str(HOME / request.notebook.lstrip("/"))
+    return {"JPY_SESSION_NAME": path}
 
 
 def _workdir(request: Request, mounts: tuple[Mount, ...]) -> tuple[str, tuple[Mount, ...]]:
     if request.contents_path is not None:
         return workdir_of(request.contents_path, mounts), mounts
     if request.host_dir is None:
-        return "/home/work", mounts
+        return str(HOME), mounts
     known = workdir_of_host(request.host_dir, mounts)
     if known is not None:
         return known, mounts
     # A batch run works where its command was given, as it would with a local kernel.
-    target = f"/home/work/{request.host_dir.name}"
+    target = str(HOME / request.host_dir.name)
     if not request.host_dir.name or any(m.target == target for m in mounts):
-        target = "/home/work/.cwd"
+        target = str(HOME / UNNAMED_DIRECTORY)
     return target, (*mounts, Mount(source=str(request.host_dir), target=target))

@@ -36,6 +36,7 @@ from backendai_jupyter.errors import BackendError, Unavailable
 from backendai_jupyter.manager.manager import Manager
 from backendai_jupyter.provisioning.instance import Facts, Instance, new_cluster_id
 from backendai_jupyter.provisioning.reap import end_sessions, reap
+from backendai_jupyter.storage.hosts import prepare_all
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.migrate import upgrade
 from backendai_jupyter.store.sessions import SessionStore
@@ -126,6 +127,7 @@ class _Parts:
         self._manager: Manager
 
     async def open(self) -> Manager:
+        hosts = self._settings.hosts()
         use_docker = await self._wants_docker()
         instance = self._create_instance(use_docker)
         relay = RelayClient(
@@ -137,7 +139,10 @@ class _Parts:
         self._undo.append(lambda: relay.close(stop=True))
         runtimes = self._runtimes(instance, use_docker)
         await asyncio.gather(
-            self._open_database(), relay.open(), *(self._open_runtime(r) for r in runtimes)
+            self._open_database(),
+            relay.open(),
+            asyncio.to_thread(prepare_all, hosts, needed=self._settings.default_vfolder_host),
+            *(self._open_runtime(r) for r in runtimes),
         )
         cluster, live, sealer = MemoryClusterStore(), MemoryLiveStore(), Sealer()
         agent = self._make_agent(instance, relay, runtimes, cluster, live, sealer)
@@ -150,7 +155,8 @@ class _Parts:
             live=live,
             sealer=sealer,
             supervisor=self._supervisor,
-            vfolder_root=self._data_dir / "vfolders",
+            hosts=hosts,
+            default_host=self._settings.default_vfolder_host,
             kernel_ids=kernel_identity(self._agent_settings.kernel_uid),
             full_pass_s=self._settings.full_pass_s,
             restart_grace_s=self._settings.restart_grace_s,
@@ -260,6 +266,7 @@ class _Parts:
             tools=tools,
             supervisor=self._supervisor,
             heartbeat_s=settings.heartbeat_s,
+            hosts=settings.hosts() or self._settings.hosts(),
         )
 
     async def _clear_dead(self) -> None:

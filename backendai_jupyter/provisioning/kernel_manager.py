@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from jupyter_client.ioloop.restarter import AsyncIOLoopKernelRestarter
@@ -42,10 +43,31 @@ class Restarter(AsyncIOLoopKernelRestarter):
         self.stop()
 
 
+class _WithoutRefusals(logging.Filter):
+    """Keeps to itself the traceback that jupyter_client logs of every failed start.
+
+    An error of ours is told by whoever asked for the start: the request, or the restarter.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, BackendError)
+
+
 class BackendAIKernelManager(ServerKernelManager):
     """Manages one kernel, local or ours."""
 
     restarter_class = Restarter
+
+    @default("log")
+    def _own_log(self) -> logging.Logger:
+        assert self.parent is not None
+        log: logging.Logger = self.parent.log.getChild("kernel")
+        log.addFilter(_REFUSALS)  # the same one at each kernel: a logger keeps it once
+        return log
+
+
+_REFUSALS = _WithoutRefusals()
 
 
 class BackendAIMappingKernelManager(AsyncMappingKernelManager):

@@ -61,6 +61,11 @@ class BackendAIProvisioner(KernelProvisionerBase):
         return self._session is not None and not self._ended
 
     @property
+    def session_id(self) -> str | None:
+        """The compute session behind this kernel; None before it was asked for."""
+        return self._session
+
+    @property
     def ended_for_good(self) -> bool:
         """Whether the session was ended by somebody else, so that it must not be revived."""
         notice = self._notice()
@@ -91,9 +96,10 @@ class BackendAIProvisioner(KernelProvisionerBase):
             argv=(*self.kernel_spec.argv, *extra_arguments),
             defaults=defaults,
             layers=layers,
-            env=self._kernel_environment(environ, backend, server),
+            env=self._kernel_environment(environ, backend),
             contents_path=None if server is None else server.directory,
             host_dir=self._host_dir(cwd, backend) if server is None else None,
+            notebook=None if server is None else server.notebook,
             kernel_id=self.kernel_id,
         )
 
@@ -220,16 +226,12 @@ class BackendAIProvisioner(KernelProvisionerBase):
         if self.parent is not None:
             self.parent.reason = reason
 
-    def _kernel_environment(
-        self, environ: Mapping[str, str], backend: Backend, server: ServerRequest | None
-    ) -> dict[str, str]:
+    def _kernel_environment(self, environ: Mapping[str, str], backend: Backend) -> dict[str, str]:
         """Return the kernelspec's variables and those the administrator lets through."""
         allowed = backend.settings.env_passthrough
         env = {name: environ[name] for name in allowed if name in environ}
         if self.kernel_spec is not None:
             env.update(self.kernel_spec.env)
-        if server is not None and server.notebook is not None:
-            env["JPY_SESSION_NAME"] = f"/home/work/{server.notebook.lstrip('/')}"
         return env
 
     def _host_dir(self, cwd: str | None, backend: Backend) -> Path | None:

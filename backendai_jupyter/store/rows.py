@@ -123,6 +123,10 @@ def to_slots(text: str) -> Slots:
     return Slots.from_json(json.loads(text))
 
 
+def to_mounts(text: str) -> tuple[Mount, ...]:
+    return _MOUNTS.validate_json(text)
+
+
 def exit_text(exit: Exit | None) -> str | None:
     return None if exit is None else exit.model_dump_json()
 
@@ -172,7 +176,7 @@ def _to_kernel(row: Any) -> Kernel:
         argv=tuple(json.loads(row.argv)),
         env=json.loads(row.env),
         slots=to_slots(row.slots),
-        mounts=_MOUNTS.validate_json(row.mounts),
+        mounts=to_mounts(row.mounts),
         workdir=row.workdir,
         exit=None if row.exit is None else Exit.model_validate_json(row.exit),
     )

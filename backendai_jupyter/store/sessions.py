@@ -40,6 +40,7 @@ from backendai_jupyter.store.rows import (
     visible_to,
 )
 from backendai_jupyter.store.tables import allocations, kernel_history, kernels, sessions
+from backendai_jupyter.store.vfolders import lock_mounted
 
 _INSERT_ALLOCATIONS = sa.insert(allocations)
 _RESTARTABLE = frozenset({Status.RUNNING, Status.RESTARTING, Status.CREATING})
@@ -58,10 +59,12 @@ class SessionStore:
     async def create(self, new: NewSession, *, now: float) -> ComputeSession:
         """Write a session with one kernel, ``PENDING``, and its ledger rows.
 
-        Raises ``Conflict`` if one of its ids is taken, ``NotFound`` without its owner.
+        Raises ``Conflict`` if one of its ids is taken, ``NotFound`` without its owner,
+        ``LostRace`` if one of its folders is not what its mount says any more.
         """
         session = first_of(new, now)
         async with self._database.write() as conn:
+            await lock_mounted(conn, new.mounts)
             if not await _insert_session(conn, session):
                 raise Conflict(f"There is a session {session.id} already.")
             if not await insert_if_absent(conn, kernels, kernel_values(session.main)):
@@ -121,14 +124,6 @@ class SessionStore:
         query = query.order_by(sessions.c.created_at, *KERNEL_ORDER)
         async with self._database.read() as conn:
             return to_sessions(await conn.execute(query))
-
-    async def mounts_anywhere(self, source: str) -> bool:
-        """Return whether a kernel that has not ended shows the host directory ``source``."""
-        query = select_sessions().where(sessions.c.ended_at.is_(None))
-        async with self._database.read() as conn:
-            living = to_sessions(await conn.execute(query.order_by(*KERNEL_ORDER)))
-        mounts = (mount for s in living for kernel in s.kernels for mount in kernel.mounts)
-        return any(mount.source == source for mount in mounts)
 
     async def clusters_in_use(self) -> set[str]:
         """Return the clusters that have sessions which have not ended."""

@@ -156,13 +156,15 @@ vfolders = sa.Table(
     sa.Column("path", sa.Text, nullable=False),
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
-    # A name is free again once its folder is deleted.
+    sa.Column("permission", sa.String(2), nullable=False, server_default="rw"),
+    sa.Column("trashed_at", sa.Double),
+    # A name is free again once its folder is in the trash.
     sa.Index(
         "uq_vfolders_owner_name",
         "owner",
         "name",
         unique=True,
-        sqlite_where=sa.text("status <> 'deleted'"),
-        postgresql_where=sa.text("status <> 'deleted'"),
+        sqlite_where=sa.text("status = 'ready'"),
+        postgresql_where=sa.text("status = 'ready'"),
     ),
 )

@@ -45,6 +45,14 @@ class DomainErrors(APIHandler):
         self.set_status(status_of(error))
         self.finish(json.dumps(body))
 
+    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
+        """Log a refusal as one line: where in our code it was raised helps nobody."""
+        error = _ours(value)
+        if error is None or not _is_expected(error):
+            super().log_exception(typ, value, tb)
+        else:
+            self.log.warning("%s %s: %s", self.request.method, self.request.path, error)
+
 
 class BackendHandler(DomainErrors):
     """JSON in, JSON out, on behalf of one viewer."""
@@ -68,10 +76,10 @@ class BackendHandler(DomainErrors):
         """Run a call to the manager where the manager lives."""
         return await self.backend.call(work)
 
-    def respond(self, body: BaseModel | None) -> None:
+    def respond(self, status: int, body: BaseModel | None) -> None:
         """Answer with ``body``, or with nothing but success."""
+        self.set_status(status)
         if body is None:
-            self.set_status(204)
             self.finish()
         else:
             self.finish(body.model_dump_json())
@@ -80,6 +88,11 @@ class BackendHandler(DomainErrors):
 def status_of(error: errors.BackendError) -> int:
     """Return the HTTP status for an error of ours; 500 for those that mean a defect."""
     return next((HTTP_STATUS[c] for c in type(error).__mro__ if c in HTTP_STATUS), 500)
+
+
+def _is_expected(error: errors.BackendError) -> bool:
+    """Whether it says all there is to know, so that no traceback is wanted."""
+    return any(kind in HTTP_STATUS for kind in type(error).__mro__)
 
 
 def _ours(error: BaseException | None) -> errors.BackendError | None:

@@ -5,7 +5,9 @@ Both take everything that the Jupyter Server's own handlers take.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from jupyter_server.auth.decorator import authorized
@@ -15,6 +17,7 @@ from jupyter_server.utils import ensure_async
 from tornado import web
 
 from backendai_jupyter.domain.options import Options
+from backendai_jupyter.errors import BackendError
 from backendai_jupyter.provisioning.requested import REQUESTED, Requested
 from backendai_jupyter.web.base import DomainErrors
 
@@ -65,6 +68,16 @@ class JupyterSessionHandler(DomainErrors, SessionHandler):
         notebook = session["path"] if session["type"] == "notebook" else None
         REQUESTED.set(Requested(options=_options(body), notebook=notebook))
         await ensure_async(super().patch(session_id))
+
+    def finish(self, *args: Any, **kwargs: Any) -> Any:
+        """Let an error of ours be answered as everywhere else.
+
+        jupyter_server catches whatever kept the new kernel from starting, and says 501.
+        """
+        error = sys.exception()
+        if self.get_status() == HTTPStatus.NOT_IMPLEMENTED and isinstance(error, BackendError):
+            raise error
+        return super().finish(*args, **kwargs)
 
 
 def _options(body: dict[str, object]) -> Options | None:

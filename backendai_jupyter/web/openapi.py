@@ -12,14 +12,14 @@ from pydantic.json_schema import models_json_schema
 from tornado import web
 
 from backendai_jupyter import __version__
-from backendai_jupyter.web import cluster, sessions
+from backendai_jupyter.web import cluster, sessions, tus, vfolder_files, vfolders
 from backendai_jupyter.web.base import BackendHandler
 from backendai_jupyter.web.models import Problem
-from backendai_jupyter.web.operation import Nothing, Operation, operation
+from backendai_jupyter.web.operation import Bytes, Nothing, Operation, operation
 
 Route = tuple[str, type[BackendHandler]]
 
-_METHODS = ("get", "post", "put", "patch", "delete")
+_METHODS = ("get", "head", "post", "put", "patch", "delete")
 _GROUP = re.compile(r"\(\?P<(\w+)>[^)]*\)")
 _REF = "#/components/schemas/{model}"
 
@@ -34,8 +34,13 @@ def document_of(routes: Sequence[Route]) -> Document:
     models: list[type[BaseModel]] = [Problem]
     models += [op.returns for _, _, op in found if op.returns is not None]
     models += [op.query for _, _, op in found if op.query is not Nothing]
+    bodies = [op.body for _, _, op in found if op.body is not Nothing]
     _, definitions = models_json_schema(
-        [(model, "serialization") for model in dict.fromkeys(models)], ref_template=_REF
+        [
+            *((model, "serialization") for model in dict.fromkeys(models)),
+            *((model, "validation") for model in dict.fromkeys(bodies)),
+        ],
+        ref_template=_REF,
     )
     paths: dict[str, dict[str, Any]] = {}
     for path, method, op in found:
@@ -73,6 +78,9 @@ class DocumentHandler(BackendHandler):
 routes: list[Route] = [
     *sessions.routes,
     *cluster.routes,
+    *vfolders.routes,
+    *vfolder_files.routes,
+    *tus.routes,
     (r"/backendai/v1/openapi.json", DocumentHandler),
 ]
 
@@ -86,20 +94,38 @@ def _operations(routes: Sequence[Route]) -> Iterator[tuple[str, str, Operation]]
 
 
 def _described(path: str, op: Operation) -> dict[str, Any]:
-    problem = {"application/json": {"schema": {"$ref": _REF.format(model=Problem.__name__)}}}
-    return {
+    described = {
         "summary": op.summary,
-        "parameters": [*_in_path(path), *_in_query(op.query)],
-        "responses": {**_success(op), "default": {"description": "Why not", "content": problem}},
+        "parameters": [
+            *_in_path(path),
+            *_parameters("query", op.query),
+            *_parameters("header", op.headers),
+        ],
+        "responses": {
+            **_success(op),
+            "default": {"description": "Why not", "content": _content(Problem)},
+        },
     }
+    if op.body is not Nothing:
+        described["requestBody"] = {"required": _is_required(op.body), "content": _content(op.body)}
+    return described
 
 
 def _success(op: Operation) -> dict[str, Any]:
     if op.returns is None:
-        return {"204": {"description": "Done"}}
-    schema = {"$ref": _REF.format(model=op.returns.__name__)}
+        return {str(op.status): {"description": "Done"}}
     described = (op.returns.__doc__ or "").strip()
-    return {"200": {"description": described, "content": {"application/json": {"schema": schema}}}}
+    return {str(op.status): {"description": described, "content": _content(op.returns)}}
+
+
+def _content(model: type[BaseModel]) -> dict[str, Any]:
+    media_type = model.media_type if issubclass(model, Bytes) else "application/json"
+    return {media_type: {"schema": {"$ref": _REF.format(model=model.__name__)}}}
+
+
+def _is_required(body: type[BaseModel]) -> bool:
+    """Whether there is no request without this body: an empty one would lack a field."""
+    return any(field.is_required() for field in body.model_fields.values())
 
 
 def _in_path(path: str) -> Iterator[dict[str, Any]]:
@@ -107,7 +133,8 @@ def _in_path(path: str) -> Iterator[dict[str, Any]]:
         yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
 
 
-def _in_query(query: type[BaseModel]) -> Iterator[dict[str, Any]]:
-    schema = query.model_json_schema(ref_template=_REF)
+def _parameters(place: str, model: type[BaseModel]) -> Iterator[dict[str, Any]]:
+    schema = model.model_json_schema(ref_template=_REF)
+    required = schema.get("required", ())
     for name, its_schema in schema.get("properties", {}).items():
-        yield {"name": name, "in": "query", "required": False, "schema": its_schema}
+        yield {"name": name, "in": place, "required": name in required, "schema": its_schema}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from backendai_jupyter.errors import InvalidInput
 
@@ -18,9 +18,15 @@ _JUPYTERS_OWN = frozenset({"token", "_xsrf"})  # parameters that say who asks
 
 
 class Nothing(BaseModel):
-    """No parameter at all."""
+    """No parameter at all, no header of its own, no body."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class Bytes(RootModel[bytes]):
+    """What is no JSON: the handler's own code reads or writes it, piece by piece."""
+
+    media_type: ClassVar[str] = "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,26 +36,53 @@ class Operation:
     summary: str
     returns: type[BaseModel] | None
     query: type[BaseModel]
+    headers: type[BaseModel]
+    body: type[BaseModel]
+    status: int
+
+    def asked_of(self, request: Any) -> dict[str, BaseModel]:
+        """Return what a request asks, by argument; raises ``InvalidInput``.
+
+        ``request`` is an ``HTTPServerRequest``.  Its query comes first: what is wrong with
+        it is said before anything else.
+        """
+        asked: dict[str, BaseModel] = {"query": read_query(self.query, request.query_arguments)}
+        if self.headers is not Nothing:
+            asked["headers"] = read_headers(self.headers, request.headers)
+        if self.body is not Nothing and not issubclass(self.body, Bytes):
+            asked["body"] = read_body(self.body, request.body)
+        if self.query is Nothing:
+            del asked["query"]
+        return asked
 
 
 def operation(
-    *, returns: type[BaseModel] | None, query: type[BaseModel] = Nothing
+    *,
+    returns: type[BaseModel] | None,
+    query: type[BaseModel] = Nothing,
+    headers: type[BaseModel] = Nothing,
+    body: type[BaseModel] = Nothing,
+    status: int | None = None,
 ) -> Callable[[Callable[..., Awaitable[R]]], Callable[..., Awaitable[None]]]:
     """Make a handler's method out of one that returns what the answer shall be.
 
-    A ``query`` is read before the method runs and given to it as ``query``.  The first line
+    A ``query``, ``headers`` or a JSON ``body`` is read before the method runs and given to
+    it under that name; ``Bytes`` either way are the method's own business.  The first line
     of its docstring is its summary.
     """
 
     def decorate(method: Callable[..., Awaitable[R]]) -> Callable[..., Awaitable[None]]:
+        summary = (method.__doc__ or "").strip().partition("\n")[0]
+        success = status or (204 if returns is None else 200)
+        described = Operation(summary, returns, query, headers, body, success)
+
         @functools.wraps(method)
         async def answer(handler: Any, **path: str) -> None:
-            asked = read_query(query, handler.request.query_arguments)
-            given = {} if query is Nothing else {"query": asked}
-            handler.respond(await method(handler, **path, **given))
+            answered = await method(handler, **path, **described.asked_of(handler.request))
+            if returns is None or not issubclass(returns, Bytes):
+                handler.respond(success, answered)
 
-        summary = (method.__doc__ or "").strip().partition("\n")[0]
-        answer.operation = Operation(summary, returns, query)  # type: ignore[attr-defined]
+        answer.operation = described  # type: ignore[attr-defined]
         return answer
 
     return decorate
@@ -66,13 +99,47 @@ def read_query(model: type[M], arguments: Mapping[str, Sequence[bytes]]) -> M:
         if name not in model.model_fields:
             known = ", ".join(model.model_fields) or "none"
             raise InvalidInput(name, f"there is no such parameter; known are {known}")
+    return _validated(model, {n: v if _is_list(model, n) else v[-1] for n, v in given.items()})
+
+
+def read_headers(model: type[M], headers: Mapping[str, str]) -> M:
+    """Return the headers that ``model`` names, by their aliases; others mean nothing to it."""
+    names = [field.alias for field in model.model_fields.values() if field.alias]
+    return _validated(model, {name: headers[name] for name in names if name in headers})
+
+
+def read_body(model: type[M], body: bytes) -> M:
+    """Return a JSON body as ``model``, strictly; no body is an empty object.
+
+    Raises ``InvalidInput`` naming the field.
+    """
     try:
-        return model.model_validate(
-            {n: v if _is_list(model, n) else v[-1] for n, v in given.items()}
-        )
+        return model.model_validate_json(body or b"{}", strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InvalidInput(str(first["loc"][0]), f"{first['input']!r}: {first['msg']}") from None
+        raise _said(error, model) from None
+
+
+def _validated(model: type[M], given: Mapping[str, object]) -> M:
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise _said(error, model) from None
+
+
+def _said(error: ValidationError, model: type[BaseModel]) -> InvalidInput:
+    first = error.errors()[0]
+    field = ".".join(map(str, first["loc"])) or "body"
+    match first["type"]:
+        case "extra_forbidden":
+            known = ", ".join(model.model_fields) or "none"
+            return InvalidInput(field, f"there is no such field; known are {known}")
+        case "missing":
+            return InvalidInput(field, "it is missing")
+        case "json_invalid" | "model_type":
+            return InvalidInput(field, f"expected a JSON object: {first['msg']}")
+    # The first part of the place is the parameter; the second is where in its list.
+    where = field if first["type"] == "json" else str(first["loc"][0])
+    return InvalidInput(where, f"{first['input']!r}: {first['msg']}")
 
 
 def _is_cache_buster(name: str, values: Sequence[bytes]) -> bool:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from backendai_jupyter.web import kernels, openapi
+from backendai_jupyter.web import kernels, openapi, paths
 
-routes = [*kernels.routes, *openapi.routes]
+routes = [*kernels.routes, *paths.routes, *openapi.routes]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
-from backendai_jupyter.domain.records import ComputeSession
+from backendai_jupyter.domain.records import ComputeSession, Kernel
 from backendai_jupyter.domain.resources import Slots, amount_for_people
 from backendai_jupyter.errors import NeverFits
 
@@ -19,6 +19,19 @@ class Candidate:
     capacity: Slots
     free: Slots
     images: frozenset[str]
+    vfolder_hosts: Mapping[str, str] = field(default_factory=dict)  # marker's id by name
+
+    def lacks(self, kernel: Kernel, markers: Mapping[str, str]) -> str | None:
+        """Return a vfolder host that ``kernel`` needs and this agent has not, or as another disk.
+
+        ``markers`` are what the hosts are to the manager; one that it has not either is
+        lacking everywhere.
+        """
+        needed = sorted({mount.vfolder_host for mount in kernel.mounts} - {""})
+        for host in needed:
+            if host not in markers or self.vfolder_hosts.get(host) != markers[host]:
+                return host
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +52,26 @@ def order(pending: Sequence[ComputeSession]) -> list[ComputeSession]:
 
 
 def place(
-    queue: Sequence[ComputeSession], candidates: Sequence[Candidate]
+    queue: Sequence[ComputeSession],
+    candidates: Sequence[Candidate],
+    markers: Mapping[str, str],
 ) -> Iterator[Placed | Waiting]:
     """Decide each session of ``queue`` in order, all of its kernels or none.
 
-    What is placed reduces the room of those behind it.  A session that does not fit waits,
-    and does not keep smaller ones behind it from starting.
+    ``markers`` are the ids in the markers of the manager's vfolder hosts, by name.  What is
+    placed reduces the room of those behind it.  A session that does not fit waits, and does
+    not keep smaller ones behind it from starting.
     """
     room = list(candidates)
     for position, session in enumerate(queue, start=1):
         trial = list(room)
         agents: dict[str, str] = {}
         for kernel in session.kernels:
-            chosen = disperse(trial, kernel.slots, kernel.image)
+            able = [c for c in trial if c.lacks(kernel, markers) is None]
+            chosen = disperse(able, kernel.slots, kernel.image)
             if chosen is None:
-                yield Waiting(session, _why_not(trial, kernel.slots, kernel.image, position))
+                why = _why_full(able, kernel, position) or _why_nobody(trial, kernel, markers)
+                yield Waiting(session, why)
                 break
             agents[kernel.id] = chosen.agent_id
             trial = [_less(c, kernel.slots) if c is chosen else c for c in trial]
@@ -98,9 +116,27 @@ def _less(candidate: Candidate, taken: Slots) -> Candidate:
     return replace(candidate, free=candidate.free - taken)
 
 
-def _why_not(candidates: Sequence[Candidate], request: Slots, image: str, position: int) -> str:
+def _why_nobody(candidates: Sequence[Candidate], kernel: Kernel, markers: Mapping[str, str]) -> str:
+    """Say why no agent can show the folders of ``kernel``, by way of the first agent."""
     if not candidates:
         return "Waiting for an agent: none is alive."
+    host = candidates[0].lacks(kernel, markers) or ""
+    if host not in markers:
+        return f"Waiting for the vfolder host {host!r}: this server does not have it mounted."
+    wrong = [c for c in candidates if c.vfolder_hosts.get(host, markers[host]) != markers[host]]
+    if not wrong:
+        return f"Waiting for an agent that has the vfolder host {host!r} mounted."
+    return (
+        f"Waiting for an agent that has the vfolder host {host!r}: something else is mounted in "
+        f"its place (its marker file differs) on {', '.join(c.agent_id for c in wrong)}."
+    )
+
+
+def _why_full(candidates: Sequence[Candidate], kernel: Kernel, position: int) -> str:
+    """Say what none of ``candidates`` has; nothing if there are none."""
+    if not candidates:
+        return ""
+    request, image = kernel.slots, kernel.image
     having = [c for c in candidates if image in c.images]
     if not having:
         return f"Waiting for an agent that has the image {image!r}: none has it."

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from backendai_jupyter.domain.states import Status
 from backendai_jupyter.errors import LostRace, NoCapacity
@@ -15,6 +16,7 @@ from backendai_jupyter.manager.scheduler.placement import (
     order,
     place,
 )
+from backendai_jupyter.storage.hosts import VFolderHost, read_markers
 from backendai_jupyter.store.agents import AgentStore
 from backendai_jupyter.store.sessions import SessionStore
 
@@ -31,6 +33,7 @@ class Scheduler:
         sessions: SessionStore,
         agents: AgentStore,
         board: Board,
+        hosts: Mapping[str, VFolderHost],
         scheduled: Callable[[], None],
         now: Callable[[], float],
     ) -> None:
@@ -38,6 +41,7 @@ class Scheduler:
         self._sessions = sessions
         self._agents = agents
         self._board = board
+        self._hosts = hosts
         self._scheduled = scheduled
         self._now = now
 
@@ -50,6 +54,7 @@ class Scheduler:
                 capacity=in_ledger[agent_id].capacity,
                 free=in_ledger[agent_id].free,
                 images=frozenset(image.name for image in report.images),
+                vfolder_hosts=report.vfolder_hosts,
             )
             for agent_id, report in sorted(self._board.reports.items())
             if agent_id in in_ledger
@@ -61,7 +66,8 @@ class Scheduler:
         pending = [s for s in live if s.status is Status.PENDING]
         if not pending:
             return
-        for decision in place(order(pending), await self.candidates()):
+        markers = await asyncio.to_thread(read_markers, self._hosts)
+        for decision in place(order(pending), await self.candidates(), markers):
             match decision:
                 case Placed():
                     await self._claim(decision)

@@ -26,6 +26,7 @@ from backendai_jupyter.domain.wire import (
     Phase,
     Signal,
 )
+from backendai_jupyter.storage.hosts import VFolderHost
 from backendai_jupyter.supervisor import Supervisor
 from tests.fakes import (
     RelayInMemory,
@@ -52,6 +53,7 @@ class OneNode:
         self.live = MemoryLiveStore()
         self.sealer = Sealer()
         self.supervisor = Supervisor()
+        self.host = VFolderHost("nfs", tmp_path / "nfs")
         self.node = Node(tmp_path / "run", tmp_path / "scratch", os.getuid(), os.getgid())
         tools = Tools(self.node, {runtime.name: runtime}, self.relay, ask, 60, 0)  # type: ignore[arg-type]
         self.agent = Agent(
@@ -62,6 +64,7 @@ class OneNode:
             sealer=self.sealer,
             tools=tools,
             supervisor=self.supervisor,
+            hosts={"nfs": self.host},
             heartbeat_s=0.2,
         )
 
@@ -126,6 +129,17 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     yield make
     for node in nodes:
         await node.supervisor.close()
+
+
+async def test_a_report_says_which_hosts_are_mounted_and_follows_them(start: Start) -> None:
+    node = await start()
+    assert (await node.report()).vfolder_hosts == {}
+    node.host.prepare()
+
+    async def told() -> dict[str, str]:
+        return (await node.report()).vfolder_hosts
+
+    assert await eventually(told) == {"nfs": node.host.marker()}
 
 
 async def test_an_assignment_becomes_a_running_kernel_and_then_nothing(start: Start) -> None:

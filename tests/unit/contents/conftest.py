@@ -38,7 +38,7 @@ async def contents(
 ) -> AsyncIterator[VFolderContentsManager]:
     manager = VFolderContentsManager()
     yield manager
-    manager.notary.store.close()
+    await manager.close()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ async def save(contents: VFolderContentsManager, path: str, content: str) -> Non
 
 
 def kept(tmp_path: Path) -> list[str]:
-    root = tmp_path / "data" / "checkpoints"
+    root = tmp_path / "data" / "vfolders" / ".backendai" / "checkpoints"
     return sorted(path.read_text() for path in root.rglob("*") if path.is_file())
 
 
@@ -28,7 +28,7 @@ async def test_a_checkpoint_is_restored_and_never_seen_in_the_folder(
     await save(contents, "data/a.txt", "second")
     assert await contents.list_checkpoints("data/a.txt") == [made]
     assert entries(data) == ["a.txt"]
-    mirrored = tmp_path / "data" / "checkpoints" / backend.store.folders["data"].id
+    mirrored = backend.host.checkpoints / backend.store.folders["data"].id
     assert mirrored.is_dir()
     await contents.restore_checkpoint(made["id"], "data/a.txt")
     assert (data / "a.txt").read_text() == "first"
@@ -44,12 +44,12 @@ async def test_a_saved_notebook_has_a_checkpoint(
 
 
 async def test_asking_for_checkpoints_creates_nothing(
-    contents: VFolderContentsManager, data: Path, tmp_path: Path
+    contents: VFolderContentsManager, data: Path, backend: SmallBackend
 ) -> None:
     (data / "a.txt").touch()
     for path in ("", "data", "data/a.txt", "data/gone.txt"):
         assert await contents.list_checkpoints(path) == []
-    assert not (tmp_path / "data" / "checkpoints").exists()
+    assert entries(backend.host.checkpoints) == []
 
 
 async def test_a_file_deleted_by_the_kernel_can_be_restored_for_it(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -14,6 +15,7 @@ from jupyter_server.services.contents.handlers import validate_model
 from tornado import web
 
 from backendai_jupyter.contents.manager import VFolderContentsManager
+from backendai_jupyter.storage.files import replacing
 from tests.unit.contents.small_backend import KERNEL, SmallBackend, entries, owners
 
 
@@ -28,10 +30,6 @@ def notebook(source: str) -> dict[str, object]:
         "format": "json",
         "content": nbformat.v4.new_notebook(cells=cells),
     }
-
-
-def owner(path: Path) -> int:
-    return path.lstat().st_uid
 
 
 async def test_a_file_is_where_the_kernel_has_it(
@@ -82,56 +80,163 @@ async def test_everything_made_belongs_to_the_owner_of_the_folder(
     assert (data / "big.txt").read_text() == "12"
 
 
-async def test_what_is_moved_into_a_folder_from_elsewhere_gets_its_owner(
+async def test_what_is_moved_into_the_folder_of_another_owner_gets_that_owner(
     contents: VFolderContentsManager, data: Path, extra: Path
 ) -> None:
+    other = KERNEL if os.geteuid() else KERNEL + 1  # only root can give a folder away
+    os.chown(extra, other, other)
     (data / "dir" / "deep").mkdir(parents=True)
-    (data / "dir" / "deep" / "file.txt").touch()
+    (data / "dir" / "deep" / "file.txt").write_text("moved")
     await contents.rename("data/dir", "extra/dir")
-    assert owners(extra) == [KERNEL] * 3
-    assert (extra / "dir" / "deep" / "file.txt").exists()
+    assert owners(extra) == [other] * 3
+    assert (extra / "dir" / "deep" / "file.txt").read_text() == "moved"
+    assert entries(data) == []
 
 
-async def test_saving_again_keeps_mode_and_owner(
-    contents: VFolderContentsManager, data: Path
+async def test_what_is_moved_takes_no_place_that_is_taken(
+    contents: VFolderContentsManager, data: Path, extra: Path
 ) -> None:
+    (data / "a.txt").write_text("a")
+    (extra / "a.txt").write_text("b")
+    with pytest.raises(web.HTTPError, match="already") as refused:
+        await contents.rename("data/a.txt", "extra/a.txt")
+    assert refused.value.status_code == 409
+    assert (extra / "a.txt").read_text() == "b"
+
+
+async def test_saving_again_keeps_the_mode(contents: VFolderContentsManager, data: Path) -> None:
     script = data / "run.sh"
     script.write_text("old")
     script.chmod(0o750)
-    before = owner(script)
     await contents.save(text("new"), "data/run.sh")
     assert script.read_text() == "new"
     assert script.stat().st_mode & 0o7777 == 0o750
-    assert owner(script) == before
+    assert script.stat().st_uid == KERNEL
     assert entries(data) == ["run.sh"]
 
 
-async def test_a_failed_save_leaves_the_old_file_and_nothing_else(
-    contents: VFolderContentsManager, data: Path
+async def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(
+    contents: VFolderContentsManager, data: Path, backend: SmallBackend
 ) -> None:
     (data / "a.txt").write_text("old")
+    home = await backend.manager.vfolders.home(backend.manager.viewer)
     with (
+        home.spot(("data", "a.txt")) as spot,
         pytest.raises(ZeroDivisionError),
-        contents.atomic_writing(str(data / "a.txt")) as file,
+        replacing(spot) as file,
     ):
-        file.write("half of the n")
+        file.write(b"half of the n")
         file.flush()
         raise ZeroDivisionError
     assert (data / "a.txt").read_text() == "old"
     assert entries(data) == ["a.txt"]
+    assert entries(backend.host.staging) == []
 
 
-async def test_files_are_written_in_place_where_that_is_configured(
+async def test_what_is_read_only_on_disk_is_read_only_here(
     contents: VFolderContentsManager, data: Path
 ) -> None:
-    contents.use_atomic_writing = False
     (data / "a.txt").write_text("old")
-    inode = (data / "a.txt").stat().st_ino
-    await contents.save(text("new"), "data/a.txt")
-    await contents.save(text("other"), "data/b.txt")
-    assert (data / "a.txt").read_text() == "new"
-    assert (data / "a.txt").stat().st_ino == inode
-    assert owner(data / "b.txt") == KERNEL
+    (data / "a.txt").chmod(0o444)
+    (data / "shut").mkdir()
+    (data / "shut").chmod(0o555)
+    assert (await contents.get("data/a.txt"))["writable"] is False
+    assert (await contents.get("data/shut"))["writable"] is False
+    for path in ("data/a.txt", "data/shut/b.txt"):
+        with pytest.raises(web.HTTPError, match="is read-only") as refused:
+            await contents.save(text("new"), path)
+        assert refused.value.status_code == 403
+    assert (data / "a.txt").read_text() == "old"
+
+
+async def test_a_chunked_upload_is_seen_only_when_it_is_complete(
+    contents: VFolderContentsManager, data: Path, backend: SmallBackend
+) -> None:
+    (data / "a.txt").write_text("old")
+    await contents.save({**text("1"), "chunk": 1}, "data/a.txt")
+    so_far = await contents.save({**text("2"), "chunk": 2}, "data/a.txt")
+    validate_model(so_far)
+    assert so_far["size"] == 2
+    assert (data / "a.txt").read_text() == "old"
+    await contents.save({**text("3"), "chunk": -1}, "data/a.txt")
+    assert (data / "a.txt").read_text() == "123"
+    assert entries(backend.host.staging) == []
+
+
+async def test_a_chunk_out_of_turn_is_refused_and_ends_the_upload(
+    contents: VFolderContentsManager, data: Path, backend: SmallBackend
+) -> None:
+    with pytest.raises(web.HTTPError, match="start it again"):
+        await contents.save({**text("2"), "chunk": 2}, "data/a.txt")
+    await contents.save({**text("1"), "chunk": 1}, "data/a.txt")
+    with pytest.raises(web.HTTPError, match=r"Chunk 3 .* came after 1") as refused:
+        await contents.save({**text("3"), "chunk": 3}, "data/a.txt")
+    assert refused.value.status_code == 409
+    assert entries(data) == []
+    assert entries(backend.host.staging) == []
+
+
+async def test_an_upload_begun_again_forgets_the_first_attempt(
+    contents: VFolderContentsManager, data: Path
+) -> None:
+    await contents.save({**text("lost"), "chunk": 1}, "data/a.txt")
+    await contents.save({**text("1"), "chunk": 1}, "data/a.txt")
+    await contents.save({**text("2"), "chunk": -1}, "data/a.txt")
+    assert (data / "a.txt").read_text() == "12"
+
+
+@pytest.mark.parametrize(
+    ("model", "field"),
+    [
+        ({"type": "file", "format": "text"}, "content"),
+        ({"type": "file", "format": "utf-16", "content": "x"}, "format"),
+        ({"type": "file", "content": "x"}, "format"),
+        ({"type": "file", "format": "base64", "content": "x"}, "content"),
+        ({"type": "file", "format": "text", "content": ["x"]}, "content"),
+        ({"type": "notebook", "content": "x"}, "content"),
+        ({"type": "notebook", "content": {"cells": 1}}, "content"),
+        ({"type": "thing", "content": "x"}, "type"),
+        ({"content": "x"}, "type"),
+        ({"type": "file", "format": "text", "content": "x", "chunk": "1"}, "chunk"),
+        ({"type": "file", "format": "text", "content": "x", "chunk": 0}, "chunk"),
+    ],
+)
+async def test_a_malformed_model_is_refused_naming_the_field(
+    model: dict[str, object], field: str, contents: VFolderContentsManager, data: Path
+) -> None:
+    with pytest.raises(web.HTTPError, match=f"{field}: ") as refused:
+        await contents.save(model, "data/a.txt")
+    assert refused.value.status_code == 400
+    assert entries(data) == []
+
+
+async def test_bytes_that_are_no_text_come_as_base64_and_go_back_the_same(
+    contents: VFolderContentsManager, data: Path
+) -> None:
+    raw = bytes(range(256)) * 3
+    (data / "a.bin").write_bytes(raw)
+    model = await contents.get("data/a.bin")
+    assert (model["format"], model["mimetype"]) == ("base64", "application/octet-stream")
+    await contents.save(model, "data/b.bin")
+    assert (data / "b.bin").read_bytes() == raw
+    with pytest.raises(web.HTTPError, match="not UTF-8"):
+        await contents.get("data/a.bin", format="text")
+
+
+async def test_a_trusted_notebook_stays_trusted_and_another_is_not(
+    contents: VFolderContentsManager, data: Path
+) -> None:
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]), data / "nb.ipynb"
+    )
+    assert not _is_trusted(await contents.get("data/nb.ipynb"))
+    await contents.trust_notebook("data/nb.ipynb")
+    assert _is_trusted(await contents.get("data/nb.ipynb"))
+
+
+def _is_trusted(model: dict[str, object]) -> bool:
+    content: Any = model["content"]
+    return bool(content.cells[0].metadata["trusted"])
 
 
 async def test_deleting_really_deletes(contents: VFolderContentsManager, data: Path) -> None:

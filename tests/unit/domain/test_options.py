@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backendai_jupyter.domain.options import Options, merge
+from backendai_jupyter.domain.options import MountOption, Options, merge
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.errors import InvalidInput
 
@@ -20,6 +20,35 @@ from backendai_jupyter.errors import InvalidInput
         pytest.param({"cluster_size": "2"}, "backendai.cluster_size", id="size is a string"),
         pytest.param({"mounts": "data"}, "backendai.mounts", id="mounts is no list"),
         pytest.param({"mounts": ["../etc"]}, "backendai.mounts", id="mount escapes"),
+        pytest.param({"mounts": [""]}, "backendai.mounts", id="mount has no name"),
+        pytest.param({"mounts": [":x"]}, "backendai.mounts", id="mount is only an alias"),
+        pytest.param({"mounts": [1]}, "backendai.mounts", id="mount is a number"),
+        pytest.param({"mounts": [["a"]]}, "backendai.mounts", id="mount is a list"),
+        pytest.param({"mounts": ["a:b:ro:x"]}, "backendai.mounts", id="mount of four parts"),
+        pytest.param({"mounts": ["a:b/c"]}, "backendai.mounts.alias", id="alias escapes"),
+        pytest.param({"mounts": ["a:.ssh"]}, "backendai.mounts.alias", id="alias is reserved"),
+        pytest.param({"mounts": ["a:b:wo"]}, "backendai.mounts.permission", id="no permission"),
+        pytest.param({"mounts": [{"name": 1}]}, "backendai.mounts", id="name is a number"),
+        pytest.param({"mounts": [{"alias": "b"}]}, "backendai.mounts", id="name is missing"),
+        pytest.param(
+            {"mounts": [{"name": "a", "alias": 1}]}, "backendai.mounts.alias", id="alias: number"
+        ),
+        pytest.param(
+            {"mounts": [{"name": "a", "alias": False}]}, "backendai.mounts.alias", id="alias: bool"
+        ),
+        pytest.param(
+            {"mounts": [{"name": "a", "permission": 1}]},
+            "backendai.mounts.permission",
+            id="permission: number",
+        ),
+        pytest.param(
+            {"mounts": [{"name": "a", "permission": ["ro"]}]},
+            "backendai.mounts.permission",
+            id="permission: list",
+        ),
+        pytest.param(
+            {"mounts": [{"name": "a", "mode": "ro"}]}, "backendai.mounts.mode", id="unknown key"
+        ),
         pytest.param({"env": {"A B": "x"}}, "backendai.env.A B", id="bad variable"),
         pytest.param({"env": {"A": 1}}, "backendai.env.A", id="value is no string"),
         pytest.param(
@@ -42,8 +71,40 @@ def test_later_layers_win_slot_by_slot_and_variable_by_variable() -> None:
     assert merged.preset == "small"
 
 
+@pytest.mark.parametrize(
+    ("raw", "meant"),
+    [
+        ("a", MountOption("a")),
+        ("a:b", MountOption("a", "b")),
+        ("a:b:ro", MountOption("a", "b", readonly=True)),
+        ("a::ro", MountOption("a", readonly=True)),
+        ("a::rw", MountOption("a")),
+        ("a:", MountOption("a")),
+        ({"name": "a"}, MountOption("a")),
+        ({"name": "a", "alias": None, "permission": None}, MountOption("a")),
+        (
+            {"name": "a", "alias": "b", "permission": "ro"},
+            MountOption("a", "b", readonly=True),
+        ),
+        ({"name": "a", "permission": "rw"}, MountOption("a")),
+    ],
+    ids=str,
+)
+def test_a_mount_is_a_name_with_an_alias_and_a_permission(raw: object, meant: MountOption) -> None:
+    assert Options.parse({"mounts": [raw]}).mounts == [meant]
+
+
+@pytest.mark.parametrize(
+    "text", ["a, b:c:ro", '["a", {"name": "b", "alias": "c", "permission": "ro"}]']
+)
+def test_the_environment_spells_mounts_in_two_ways(text: str) -> None:
+    options = Options.from_environment({"BACKENDAI_MOUNTS": text})
+    assert options.mounts == [MountOption("a"), MountOption("b", "c", readonly=True)]
+
+
 def test_an_empty_list_of_mounts_means_none_and_no_list_means_all() -> None:
-    assert merge([Options.parse({"mounts": ["data"]}), Options.parse({})]).mounts == ["data"]
+    data = Options.parse({"mounts": ["data"]})
+    assert merge([data, Options.parse({})]).mounts == [MountOption("data")]
     assert merge([Options.parse({"mounts": ["data"]}), Options.parse({"mounts": []})]).mounts == []
 
 
@@ -60,6 +121,10 @@ def test_the_environment_spells_resources_in_two_ways(text: str) -> None:
         ({"BACKENDAI_RESOURCES": "{"}, "BACKENDAI_RESOURCES"),
         ({"BACKENDAI_RESOURCES": "cpu=x"}, "BACKENDAI_RESOURCES.cpu"),
         ({"BACKENDAI_MOUNTS": "a/b"}, "BACKENDAI_MOUNTS"),
+        ({"BACKENDAI_MOUNTS": "a,,b"}, "BACKENDAI_MOUNTS"),
+        ({"BACKENDAI_MOUNTS": "a:b:x"}, "BACKENDAI_MOUNTS.permission"),
+        ({"BACKENDAI_MOUNTS": '[{"nome": "a"}]'}, "BACKENDAI_MOUNTS.nome"),
+        ({"BACKENDAI_MOUNTS": '{"name": "a"}'}, "BACKENDAI_MOUNTS"),
     ],
 )
 def test_a_malformed_variable_is_named(environ: dict[str, str], field: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from backendai_jupyter.domain.records import ComputeSession
 from backendai_jupyter.domain.resources import Slots
+from backendai_jupyter.domain.wire import Mount
 from backendai_jupyter.errors import NeverFits
 from backendai_jupyter.manager.scheduler.placement import (
     Candidate,
@@ -23,11 +26,24 @@ from backendai_jupyter.manager.scheduler.placement import (
 from tests.records import make_session
 
 GIB = 1024**3
+BOTH = {"local": "1", "nfs": "2"}  # vfolder hosts and the ids in their markers
 
 
-def candidate(name: str, free_gib: int, *, images: tuple[str, ...] = ("python",)) -> Candidate:
+def candidate(
+    name: str,
+    free_gib: int,
+    *,
+    images: tuple[str, ...] = ("python",),
+    markers: Mapping[str, str] = MappingProxyType({}),
+) -> Candidate:
+    """``markers`` are the vfolder hosts that the agent has mounted."""
     capacity = Slots({"cpu": 8, "mem": 8 * GIB})
-    return Candidate(name, capacity, Slots({"cpu": 8, "mem": free_gib * GIB}), frozenset(images))
+    free = Slots({"cpu": 8, "mem": free_gib * GIB})
+    return Candidate(name, capacity, free, frozenset(images), markers)
+
+
+def on_host(host: str) -> Mount:
+    return Mount(source="/v", target="/home/work/data", vfolder_id="1", vfolder_host=host)
 
 
 def gib(amount: int) -> Slots:
@@ -63,7 +79,7 @@ def test_priority_goes_before_age_and_age_before_id() -> None:
 
 def test_what_does_not_fit_waits_with_a_reason_and_lets_smaller_ones_pass() -> None:
     big, small = make_session("big", slots=gib(6)), make_session("small", slots=gib(1))
-    waiting, placed = place([big, small], [candidate("a", 4)])
+    waiting, placed = place([big, small], [candidate("a", 4)], {})
     assert isinstance(waiting, Waiting)
     assert "mem 6 GiB was asked for and 4 GiB is free on agent a" in waiting.reason
     assert isinstance(placed, Placed)
@@ -71,9 +87,53 @@ def test_what_does_not_fit_waits_with_a_reason_and_lets_smaller_ones_pass() -> N
 
 
 def test_waiting_for_an_image_says_so() -> None:
-    (waiting,) = place([make_session("x", image="r")], [candidate("a", 4)])
+    (waiting,) = place([make_session("x", image="r")], [candidate("a", 4)], {})
     assert isinstance(waiting, Waiting)
     assert "image 'r'" in waiting.reason
+
+
+def test_a_session_goes_where_the_hosts_of_its_folders_are_mounted() -> None:
+    session = make_session("s", mounts=(on_host("nfs"), on_host("local")))
+    agents = [candidate("a", 8, markers={"local": "1"}), candidate("b", 2, markers=BOTH)]
+    (placed,) = place([session], agents, BOTH)
+    assert isinstance(placed, Placed)
+    assert placed.agents == {"s": "b"}
+
+
+@pytest.mark.parametrize(
+    ("mounted", "reason"),
+    [
+        pytest.param({}, "has the vfolder host 'nfs' mounted", id="not mounted"),
+        pytest.param({"nfs": "other"}, "its marker file differs) on a.", id="another disk"),
+    ],
+)
+def test_an_agent_without_the_host_gets_only_sessions_that_do_not_need_it(
+    mounted: dict[str, str], reason: str
+) -> None:
+    needing, other = make_session("n", mounts=(on_host("nfs"),)), make_session("o")
+    waiting, placed = place([needing, other], [candidate("a", 8, markers=mounted)], BOTH)
+    assert isinstance(waiting, Waiting)
+    assert reason in waiting.reason
+    assert isinstance(placed, Placed)
+    assert placed.agents == {"o": "a"}
+
+
+def test_a_host_that_neither_manager_nor_agent_has_is_not_the_same_on_both() -> None:
+    (waiting,) = place([make_session(mounts=(on_host("nfs"),))], [candidate("a", 8)], {})
+    assert isinstance(waiting, Waiting)
+    assert "this server does not have it mounted" in waiting.reason
+
+
+def test_a_directory_that_is_no_folder_needs_no_host() -> None:
+    working_directory = Mount(source="/somewhere", target="/home/work/here")
+    (placed,) = place([make_session(mounts=(working_directory,))], [candidate("a", 8)], {})
+    assert isinstance(placed, Placed)
+
+
+def test_without_agents_a_session_waits_for_one() -> None:
+    (waiting,) = place([make_session()], [], {})
+    assert isinstance(waiting, Waiting)
+    assert waiting.reason == "Waiting for an agent: none is alive."
 
 
 def test_what_can_never_fit_is_refused_by_slot() -> None:
@@ -100,8 +160,8 @@ def test_placement_never_overcommits_and_is_reproducible(
         ]
     )
     candidates = [candidate(f"a{i}", g) for i, g in enumerate(free)]
-    decisions = list(place(queue, candidates))
-    assert decisions == list(place(queue, candidates))
+    decisions = list(place(queue, candidates, {}))
+    assert decisions == list(place(queue, candidates, {}))
     assert [d.session.id for d in decisions] == [s.id for s in queue]
     for agent in candidates:
         used = Slots()

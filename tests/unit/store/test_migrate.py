@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 import sys
 import time
@@ -14,12 +15,15 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from backendai_jupyter.domain.records import Viewer
 from backendai_jupyter.errors import Conflict
 from backendai_jupyter.store import migrate
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.tables import metadata
+from backendai_jupyter.store.vfolders import VFolderStore
 
 TABLES = set(metadata.tables) | {"alembic_version"}
+NOT_IN_PARENTHESES = re.compile(r",(?![^()]*\))")
 UPGRADE = "import asyncio, sys; from backendai_jupyter.store.migrate import upgrade; "
 UPGRADE += "asyncio.run(upgrade(sys.argv[1]))"
 
@@ -45,13 +49,17 @@ def test_a_migrated_schema_is_word_for_word_that_of_the_tables(migrated: Path) -
         with engine.connect() as conn:
             found = {name: sql for name, sql in conn.execute(query) if name != "alembic_version"}
         engine.dispose()
-        return {
-            name: sorted(line.strip(" ,\t") for line in found[name].splitlines()) for name in found
-        }
+        return {name: sorted(definitions(sql)) for name, sql in found.items()}
 
     fresh = sa.create_engine("sqlite://")
     metadata.create_all(fresh)
     assert statements(sa.create_engine(f"sqlite:///{migrated}")) == statements(fresh)
+
+
+def definitions(sql: str) -> list[str]:
+    """Return a statement's lines; SQLite puts a column that came later on the line of another."""
+    parts = (part for line in sql.splitlines() for part in NOT_IN_PARENTHESES.split(line))
+    return [part.strip() for part in parts if part.strip()]
 
 
 def test_the_list_of_revisions_is_that_of_the_scripts() -> None:
@@ -116,3 +124,31 @@ async def test_a_database_from_the_future_is_refused(url: str) -> None:
     await database.close()
     with pytest.raises(Conflict, match="9999"):
         await migrate.upgrade(url)
+
+
+def folder_names(path: Path) -> list[tuple[str, str, str]]:
+    connection = sqlite3.connect(path)
+    rows = connection.execute("SELECT id, name, status FROM vfolders ORDER BY id").fetchall()
+    connection.close()
+    return rows
+
+
+async def test_folders_survive_the_way_up_and_down(url: str, tmp_path: Path) -> None:
+    path = tmp_path / "backendai.db"
+    await migrate.downgrade(url, "0001")
+    connection = sqlite3.connect(path)
+    connection.execute("INSERT INTO users VALUES ('u', 'owner', 1.0)")
+    connection.execute("INSERT INTO vfolders VALUES ('1', 'u', 'data', 'local', '/v', 'ready', 1)")
+    connection.commit()
+    connection.close()
+    await migrate.upgrade(url)
+    database = await Database.open(url)
+    folders, viewer = VFolderStore(database), Viewer("u")
+    assert not (await folders.get("data", viewer)).readonly
+    await folders.trash("1", viewer, now=2.0)
+    await folders.create("u", "data", host="local", path="/w", id="2", now=2.0)
+    await database.close()
+    await migrate.downgrade(url, "0001")
+    assert folder_names(path) == [("2", "data", "ready")]
+    await migrate.upgrade(url)
+    assert folder_names(path) == [("2", "data", "ready")]

@@ -1,4 +1,4 @@
-"""Agents, users, folders and presets."""
+"""Agents, users and presets."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ import re
 import pytest
 import sqlalchemy as sa
 
-from backendai_jupyter.domain.records import SYSTEM, User, Viewer
+from backendai_jupyter.domain.records import User
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.states import Status
-from backendai_jupyter.errors import Conflict, InvalidInput, NotFound
+from backendai_jupyter.errors import NotFound
 from backendai_jupyter.store.agents import AgentStore
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.presets import PresetStore
 from backendai_jupyter.store.sessions import SessionStore
-from backendai_jupyter.store.tables import keypairs, vfolders
+from backendai_jupyter.store.tables import keypairs
 from backendai_jupyter.store.users import UserStore
-from backendai_jupyter.store.vfolders import VFolderStore
 from tests.unit.store.conftest import MakeSession
-from tests.unit.store.samples import add_user, report
+from tests.unit.store.samples import report
 
 GIB = 1 << 30
 
@@ -89,79 +88,6 @@ async def test_a_keypair_that_was_switched_off_is_not_handed_out(
         await users.keypair("AKIA")
     with pytest.raises(NotFound):
         await users.get("nobody")
-
-
-async def test_folders_belong_to_their_owner(database: Database, owner: User) -> None:
-    folders = VFolderStore(database)
-    stranger = await add_user(database, "stranger")
-    data = await folders.create(owner.id, "data", id="1", host="local", path="/v/1", now=3.0)
-    theirs = await folders.create(stranger, "data", id="2", host="local", path="/v/2", now=3.0)
-    more = await folders.create(stranger, "a", id="3", host="local", path="/v/3", now=3.0)
-    assert await folders.list(Viewer(owner.id)) == (data,)
-    assert await folders.list(Viewer(stranger)) == (more, theirs)
-    assert await folders.list(SYSTEM) == (more, data, theirs)
-    assert await folders.get("data", Viewer(stranger)) == theirs
-    with pytest.raises(NotFound, match="'a'"):
-        await folders.get("a", Viewer(owner.id))
-
-
-async def test_a_folder_name_is_taken_until_its_folder_is_deleted(
-    database: Database, owner: User
-) -> None:
-    folders = VFolderStore(database)
-    composed, decomposed = (
-        "caf\N{LATIN SMALL LETTER E WITH ACUTE}",
-        "cafe\N{COMBINING ACUTE ACCENT}",
-    )
-    await folders.create(owner.id, composed, id="1", host="local", path="/v", now=3.0)
-    with pytest.raises(Conflict, match=composed):
-        await folders.create(owner.id, decomposed, id="2", host="local", path="/v", now=3.0)
-    assert (await folders.get(decomposed, Viewer(owner.id))).id == "1"
-    async with database.write() as conn:
-        await conn.execute(sa.update(vfolders).values(status="deleted"))
-    assert await folders.list(SYSTEM) == ()
-    again = await folders.create(owner.id, composed, id="2", host="local", path="/v", now=3.0)
-    assert await folders.list(SYSTEM) == (again,)
-
-
-async def test_a_folder_is_renamed_by_its_owner_to_a_free_name(
-    database: Database, owner: User
-) -> None:
-    folders = VFolderStore(database)
-    stranger = Viewer(await add_user(database, "stranger"))
-    for folder_id, name in (("1", "data"), ("2", "taken")):
-        await folders.create(owner.id, name, id=folder_id, host="local", path="/v", now=3.0)
-    await folders.rename("1", "renamed", Viewer(owner.id))
-    await folders.rename("1", "renamed", Viewer(owner.id))  # nothing to do
-    with pytest.raises(Conflict, match="taken"):
-        await folders.rename("1", "taken", Viewer(owner.id))
-    with pytest.raises(InvalidInput):
-        await folders.rename("1", "a/b", Viewer(owner.id))
-    with pytest.raises(NotFound):
-        await folders.rename("1", "mine", stranger)
-    assert [f.name for f in await folders.list(SYSTEM)] == ["renamed", "taken"]
-
-
-async def test_of_two_who_make_the_same_folder_one_wins(database: Database, owner: User) -> None:
-    folders = VFolderStore(database)
-    made = await asyncio.gather(
-        *(
-            folders.create(owner.id, "data", host="local", path="/v", id=str(i), now=1.0)
-            for i in range(4)
-        ),
-        return_exceptions=True,
-    )
-    assert sorted(type(result).__name__ for result in made) == ["Conflict"] * 3 + ["VFolder"]
-
-
-@pytest.mark.parametrize("name", ["", "..", "a/b", ".bashrc", "x" * 129])
-async def test_a_folder_cannot_have_a_name_that_is_no_name(
-    database: Database, owner: User, name: str
-) -> None:
-    folders = VFolderStore(database)
-    with pytest.raises(InvalidInput):
-        await folders.create(owner.id, name, host="local", path="/v", id="1", now=1.0)
-    assert await folders.list(SYSTEM) == ()
 
 
 async def test_three_presets_are_there_from_the_start(database: Database) -> None:

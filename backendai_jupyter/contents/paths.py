@@ -1,0 +1,26 @@
+"""Paths of the file browser, such as ``data/sub/nb.ipynb``; the first name is a folder's."""
+
+from __future__ import annotations
+
+from backendai_jupyter.errors import NotFound
+
+
+def split(path: str) -> tuple[str, ...]:
+    """Return the names in a contents path; raises ``NotFound`` for one that no file can have."""
+    names = tuple(name for name in path.split("/") if name not in {"", "."})
+    if ".." in names or "\0" in path or not is_speakable(path):
+        raise NotFound(f"{path!r} is not a path.")
+    return names
+
+
+def is_hidden(names: tuple[str, ...]) -> bool:
+    return any(name.startswith(".") for name in names)
+
+
+def is_speakable(name: str) -> bool:
+    """Whether a name can be said in JSON and in a URL: not every file of Linux has one."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,100 @@
+"""As whom the contents manager acts: the viewer, his folders, and what goes wrong, as HTTP."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from tornado import web
+
+from backendai_jupyter.domain.records import VFolder, Viewer
+from backendai_jupyter.errors import BackendError
+from backendai_jupyter.manager.vfolders import VFolders
+from backendai_jupyter.provisioning.backend import Backend
+from backendai_jupyter.provisioning.backends import BACKENDS
+from backendai_jupyter.storage.beneath import Home
+from backendai_jupyter.web.base import status_of
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Method = Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]
+
+# What the call in progress sees, so that one request asks for the folders only once.
+_HOME: ContextVar[list[Home] | None] = ContextVar("backendai_home", default=None)
+
+
+def viewed(method: Method[P, T]) -> Method[P, T]:
+    """Show ``method`` the folders as they are now, and turn its errors of ours into HTTP's."""
+
+    @functools.wraps(method)
+    async def wrapper(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if _HOME.get() is not None:  # called by another method, which will answer for it
+            return await method(self, *args, **kwargs)
+        token = _HOME.set([])
+        try:
+            return await method(self, *args, **kwargs)
+        except BackendError as error:
+            raise web.HTTPError(status_of(error), str(error)) from error
+        finally:
+            _HOME.reset(token)
+
+    return wrapper
+
+
+class Viewing:
+    """What every part of the contents manager knows of its viewer."""
+
+    allow_hidden: bool
+    preferred_dir: str
+    _latest: Home | None = None
+
+    @property
+    def backend(self) -> Backend:
+        return BACKENDS.backend
+
+    @property
+    def vfolders(self) -> VFolders:
+        return self.backend.manager.vfolders
+
+    @property
+    def viewer(self) -> Viewer:
+        return self.backend.manager.viewer
+
+    @property
+    def latest(self) -> Home:
+        """The folders as the last call saw them, for what cannot wait."""
+        if self._latest is None:
+            self._latest = self.backend.call_blocking(self.vfolders.home(self.viewer))
+        return self._latest
+
+    async def home(self) -> Home:
+        """Return the folders as the call in progress sees them."""
+        seen = _HOME.get()
+        if seen:
+            return seen[0]
+        home = self._latest = await self._manage(self.vfolders.home(self.viewer))
+        if seen is not None:
+            seen.append(home)
+        if self.preferred_dir.partition("/")[0] not in home.folders:
+            self.preferred_dir = next(iter(home.folders), "")
+        return home
+
+    def forget(self) -> None:
+        """Ask for the folders anew: the call in progress has just changed them."""
+        seen = _HOME.get()
+        if seen is not None:
+            seen.clear()
+
+    def shown(self, home: Home) -> tuple[VFolder, ...]:
+        """Return those of the folders that are not hidden."""
+        return tuple(
+            folder
+            for folder in home.folders.values()
+            if self.allow_hidden or not folder.name.startswith(".")
+        )
+
+    async def _manage(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a call to the manager where the manager lives."""
+        return await self.backend.call(work)

@@ -1,0 +1,1 @@
+"""Virtual folders on disk: their hosts, and every way to open and change what is in them."""

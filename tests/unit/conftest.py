@@ -1,0 +1,41 @@
+"""A migrated database for each test that asks for one, and its owner."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from backendai_jupyter.domain.records import User
+from backendai_jupyter.store.engine import Database
+from backendai_jupyter.store.migrate import upgrade
+from backendai_jupyter.store.users import UserStore
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("store") / "migrated.db"
+    asyncio.run(upgrade(f"sqlite+aiosqlite:///{path}"))
+    return path
+
+
+@pytest.fixture
+def url(migrated: Path, tmp_path: Path) -> str:
+    path = tmp_path / "backendai.db"
+    shutil.copy(migrated, path)
+    return f"sqlite+aiosqlite:///{path}"
+
+
+@pytest.fixture
+async def database(url: str) -> AsyncIterator[Database]:
+    database = await Database.open(url)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def owner(database: Database) -> User:
+    return await UserStore(database).ensure_owner(now=1.0)
