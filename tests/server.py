@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,14 @@ class RunningServer:
 
     async def post(self, path: str, **options: Any) -> httpx.Response:
         return await self.request("POST", path, **options)
+
+    async def stream(self, path: str) -> AsyncIterator[bytes]:
+        """Read the body of an answer piece by piece."""
+        assert self._client is not None
+        async with self._client.stream("GET", path) as answer:
+            answer.raise_for_status()
+            async for piece in answer.aiter_bytes():
+                yield piece
 
     async def delete(self, path: str, **options: Any) -> httpx.Response:
         return await self.request("DELETE", path, **options)

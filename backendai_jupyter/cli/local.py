@@ -9,13 +9,11 @@ from typing import Any
 
 from traitlets.config import Config
 
+from backendai_jupyter.cli.database import LocalDatabase
 from backendai_jupyter.config import BackendAI
 from backendai_jupyter.domain.records import Viewer
 from backendai_jupyter.domain.states import FINAL
-from backendai_jupyter.store.engine import Database
-from backendai_jupyter.store.migrate import upgrade
 from backendai_jupyter.store.sessions import SessionStore
-from backendai_jupyter.store.users import UserStore
 from backendai_jupyter.web.models import (
     END_REASON,
     AgentList,
@@ -26,8 +24,6 @@ from backendai_jupyter.web.models import (
     detail_of,
     session_of,
 )
-
-_SQLITE = "sqlite+aiosqlite:///"
 
 
 class LocalApi:
@@ -40,14 +36,13 @@ class LocalApi:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._settings = BackendAI(config=config)
-        self._database: Database | None = None
+        self._database = LocalDatabase(self._settings)
 
     async def close(self) -> None:
-        if self._database is not None:
-            await self._database.close()
+        await self._database.close()
 
     async def sessions(self, wanted: SessionFilter) -> SessionList:
-        if self._is_new():
+        if self._database.is_new():
             return SessionList([])
         store, viewer = await self._open()
         found = await store.list(viewer, statuses=wanted.status or None, limit=wanted.limit)
@@ -82,18 +77,9 @@ class LocalApi:
         answer: ImageList = await _embedded().images(self._config)
         return answer
 
-    def _is_new(self) -> bool:
-        """Whether nothing has ever run here; merely looking shall not make a database."""
-        url = self._settings.database_url
-        return url.startswith(_SQLITE) and not Path(url.removeprefix(_SQLITE)).exists()
-
     async def _open(self) -> tuple[SessionStore, Viewer]:
-        url = self._settings.database_url
-        if self._database is None:
-            await upgrade(url)
-            self._database = await Database.open(url)
-        owner = await UserStore(self._database).ensure_owner(now=time.time())
-        return SessionStore(self._database), Viewer(owner.id)
+        database, viewer = await self._database.open()
+        return SessionStore(database), viewer
 
 
 def _embedded() -> Any:

@@ -7,9 +7,12 @@ import http.client
 import json
 import os
 import socket
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -17,7 +20,7 @@ from jupyter_core.paths import jupyter_runtime_dir
 from pydantic import BaseModel, ValidationError
 
 from backendai_jupyter.cli.local import LocalApi
-from backendai_jupyter.errors import BackendError, Conflict, Unavailable
+from backendai_jupyter.errors import BackendError, Conflict, NotFound, Refused, Unavailable
 from backendai_jupyter.web.models import (
     AgentList,
     ImageList,
@@ -32,6 +35,14 @@ from backendai_jupyter.web.models import (
 _PROBE_TIMEOUT_S = 2.0
 _TIMEOUT_S = 30.0
 
+# The errors that commands act on; of any other they only repeat the sentence.
+_KINDS: Mapping[int, type[BackendError]] = {
+    HTTPStatus.FORBIDDEN: Refused,
+    HTTPStatus.NOT_FOUND: NotFound,
+    HTTPStatus.CONFLICT: Conflict,
+    HTTPStatus.SERVICE_UNAVAILABLE: Unavailable,
+}
+
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -44,36 +55,68 @@ class Server:
     sock: str = ""
 
     async def ask(
-        self, method: str, path: str, *, query: Any = (), timeout_s: float = _TIMEOUT_S
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Any = (),
+        body: BaseModel | None = None,
+        timeout_s: float = _TIMEOUT_S,
     ) -> bytes:
         """Return the body of the answer; raises ``BackendError`` with the server's sentence."""
-        target = f"/backendai/v1/{path}"
-        if query:
-            target += f"?{urlencode(query, doseq=True)}"
-        status, body = await asyncio.to_thread(self._ask, method, target, timeout_s)
-        if status >= 400:
-            kind = Conflict if status == HTTPStatus.CONFLICT else BackendError
-            raise kind(_sentence(body) or f"The server at {self.url} answered {status}.")
-        return body
 
-    def _ask(self, method: str, target: str, timeout_s: float) -> tuple[int, bytes]:
+        def ask() -> bytes:
+            content = None if body is None else body.model_dump_json(exclude_unset=True).encode()
+            target = path_with(path, query)
+            with self.request(method, target, body=content, timeout_s=timeout_s) as answer:
+                return self.read(answer)
+
+        return await asyncio.to_thread(ask)
+
+    @contextmanager
+    def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        body: bytes | Iterable[bytes] | None = None,
+        timeout_s: float = _TIMEOUT_S,
+    ) -> Iterator[http.client.HTTPResponse]:
+        """Yield an answer that is to be read; blocks.  Raises as ``ask`` does."""
         parts = urlsplit(self.url)
         connection = self._connection(timeout_s)
+        address = f"{parts.path.rstrip('/')}/backendai/v1/{target}"
+        ours = {"Authorization": f"token {self.token}", "Host": parts.netloc}
         try:
-            connection.request(
-                method,
-                parts.path.rstrip("/") + target,
-                headers={"Authorization": f"token {self.token}", "Host": parts.netloc},
-            )
-            answer = connection.getresponse()
-            return answer.status, answer.read()
+            with self._answering():
+                connection.request(method, address, body=body, headers={**headers, **ours})
+                answer = connection.getresponse()
+            if answer.status >= HTTPStatus.BAD_REQUEST:
+                raise self._refusal(answer.status, self.read(answer))
+            yield answer
+        finally:
+            connection.close()
+
+    def read(self, answer: http.client.HTTPResponse, count: int | None = None) -> bytes:
+        """Return what comes next of an answer; blocks."""
+        with self._answering():
+            return answer.read(count)
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
         except (OSError, http.client.HTTPException) as error:
             why = str(error) or type(error).__name__
             raise Unavailable(
                 f"The Jupyter Server at {self.url} does not answer ({why})."
             ) from error
-        finally:
-            connection.close()
+
+    def _refusal(self, status: int, body: bytes) -> BackendError:
+        """Return the server's error with its own sentence, if it said one."""
+        sentence = _sentence(body) or f"The server at {self.url} answered {status}."
+        return _KINDS.get(status, BackendError)(sentence)
 
     def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
         parts = urlsplit(self.url)
@@ -97,14 +140,14 @@ class ServerApi:
 
     async def sessions(self, wanted: SessionFilter) -> SessionList:
         query = wanted.model_dump(mode="json", exclude_defaults=True)
-        return _read(SessionList, await self._server.ask("GET", "sessions", query=query))
+        return parsed(SessionList, await self._server.ask("GET", "sessions", query=query))
 
     async def session(self, session_id: str) -> SessionDetail:
-        return _read(SessionDetail, await self._server.ask("GET", _path(session_id)))
+        return parsed(SessionDetail, await self._server.ask("GET", _path(session_id)))
 
     async def log(self, session_id: str) -> str:
         try:
-            answer = _read(Log, await self._server.ask("GET", f"{_path(session_id)}/logs"))
+            answer = parsed(Log, await self._server.ask("GET", f"{_path(session_id)}/logs"))
         except Conflict:  # another process runs it
             return await self._beside.log(session_id)
         return answer.log
@@ -113,10 +156,10 @@ class ServerApi:
         await self._server.ask("DELETE", _path(session_id))
 
     async def agents(self) -> AgentList:
-        return _read(AgentList, await self._server.ask("GET", "agents"))
+        return parsed(AgentList, await self._server.ask("GET", "agents"))
 
     async def images(self) -> ImageList:
-        return _read(ImageList, await self._server.ask("GET", "images"))
+        return parsed(ImageList, await self._server.ask("GET", "images"))
 
 
 async def find_server() -> Server | None:
@@ -169,13 +212,13 @@ def _is_alive(pid: object) -> bool:
 
 async def _is_ours(server: Server) -> bool:
     try:
-        _read(Me, await server.ask("GET", "me", timeout_s=_PROBE_TIMEOUT_S))
+        parsed(Me, await server.ask("GET", "me", timeout_s=_PROBE_TIMEOUT_S))
     except BackendError:
         return False
     return True
 
 
-def _read(model: type[M], body: bytes) -> M:
+def parsed(model: type[M], body: bytes) -> M:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
@@ -183,6 +226,10 @@ def _read(model: type[M], body: bytes) -> M:
             f"The server's answer was not understood ({error.errors()[0]['msg']}); "
             "is it of another version than this program?"
         ) from error
+
+
+def path_with(path: str, query: Any) -> str:
+    return f"{path}?{urlencode(query, doseq=True)}" if query else path
 
 
 def _path(session_id: str) -> str:

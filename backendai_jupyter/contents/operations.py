@@ -79,19 +79,24 @@ def make_directory(home: Home, names: Sequence[str]) -> None:
 
 
 def remove(home: Home, names: Sequence[str]) -> None:
-    """Remove what is there; a link and not what it leads to.
-
-    Raises ``NotFound`` also for a link that leads nowhere, or out: nobody sees it.
-    """
-    status(home, names)
+    """Remove what is there; a link and not what it leads to."""
+    _check_visible(home, names)
     with home.spot(names, follow=False) as spot:
         trees.remove(spot)
 
 
 def move(home: Home, old: Sequence[str], new: Sequence[str]) -> None:
-    status(home, old)
+    _check_visible(home, old)
     with home.spot(old, follow=False) as source, home.spot(new, follow=False) as target:
         trees.move(source, target)
+
+
+def _check_visible(home: Home, names: Sequence[str]) -> None:
+    """Raise an error for what the file browser does not show, such as a link that leads out."""
+    with home.spot(names) as spot:
+        found = spot.status()
+        if not stat.S_ISDIR(found.st_mode):
+            files.check_regular(spot, found)
 
 
 def copy(home: Home, old: Sequence[str], new: Sequence[str]) -> None:

@@ -25,7 +25,7 @@ from backendai_jupyter.store.vfolders import VFolderStore
 from backendai_jupyter.supervisor import Loop, Supervisor
 
 END_TIMEOUT_S = 20.0
-_PURGE_PASS_S = 300.0  # only for what a killed manager left half done
+_TIDY_PASS_S = 300.0  # only for what a killed manager left half done
 
 
 class Manager:
@@ -96,8 +96,7 @@ class Manager:
         self._supervisor.loop(self._schedule)
         self._supervisor.loop(self._reconcile)
         self._supervisor.loop(Loop("report hints", self._follow_hints, period_s=0))
-        purges = Loop("purges", self.vfolders.finish_purges, period_s=_PURGE_PASS_S)
-        self._supervisor.loop(purges)
+        self._supervisor.loop(Loop("folders", self.vfolders.tidy, period_s=_TIDY_PASS_S))
 
     @property
     def viewer(self) -> Viewer:

@@ -55,7 +55,7 @@ class Upload:
         if offset != self.offset:
             raise Conflict(f"{self.offset} bytes of this upload are there, and not {offset}.")
         if offset + count > self.length:
-            raise InvalidInput("Content-Length", f"{self.length - offset} bytes are missing")
+            raise InvalidInput("Content-Length", f"only {self.length - offset} bytes are missing")
 
     async def append(self, data: bytes) -> Upload:
         """Add what comes next; raises ``Conflict`` if another connection was faster."""

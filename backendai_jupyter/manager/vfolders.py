@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import unicodedata
@@ -20,6 +19,7 @@ from backendai_jupyter.errors import BackendError, Conflict, InvalidInput, NotFo
 from backendai_jupyter.storage import trees
 from backendai_jupyter.storage.beneath import Home
 from backendai_jupyter.storage.hosts import Space, VFolderHost
+from backendai_jupyter.storage.removal import remove_path, sweep
 from backendai_jupyter.store.vfolders import VFolderStore
 
 log = logging.getLogger(__name__)
@@ -162,6 +162,13 @@ class VFolders:
         folder = await self._trashed(ref, viewer)
         await self._erase(await self._store.begin_purge(folder.id, viewer))
 
+    async def tidy(self) -> None:
+        """Finish what a killed manager has left half done on the hosts; one full pass."""
+        await self.finish_purges()
+        for host in self.hosts.values():
+            if await asyncio.to_thread(host.staging.is_dir):
+                await asyncio.to_thread(sweep, host.staging)
+
     async def finish_purges(self) -> None:
         """Go on where a manager was killed while it purged; one pass over all folders."""
         ongoing = frozenset({VFolderStatus.DELETE_ONGOING})
@@ -287,20 +294,9 @@ def _remove_all(host: VFolderHost, folder: VFolder) -> None:
     if host.marker() is None:  # nothing to be found there does not mean that nothing is left
         raise Unavailable(f"The vfolder host {host.name!r} is not mounted on this server.")
     try:
-        _remove(Path(folder.path))
-        _remove(host.checkpoints / folder.id)
+        for path in (Path(folder.path), host.checkpoints / folder.id):
+            remove_path(path, host.staging)
     except OSError as error:
         raise Unavailable(
             f"The folder {folder.name!r} could not be removed: {error.strerror}."
         ) from error
-
-
-def _remove(path: Path) -> None:
-    """Remove a directory; a second manager may be at it too, and take some of it first."""
-    while os.path.lexists(path):
-        with contextlib.suppress(FileNotFoundError):
-            fd = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                trees.remove_tree(path.name, fd)
-            finally:
-                os.close(fd)

@@ -44,7 +44,7 @@ class Restarter(AsyncIOLoopKernelRestarter):
 
 
 class _WithoutRefusals(logging.Filter):
-    """Keeps to itself the traceback that jupyter_client logs of every failed start.
+    """Keeps to itself the tracebacks that jupyter_client logs, twice, of every failed start.
 
     An error of ours is told by whoever asked for the start: the request, or the restarter.
     """
@@ -59,19 +59,14 @@ class BackendAIKernelManager(ServerKernelManager):
 
     restarter_class = Restarter
 
-    @default("log")
-    def _own_log(self) -> logging.Logger:
-        assert self.parent is not None
-        log: logging.Logger = self.parent.log.getChild("kernel")
-        log.addFilter(_REFUSALS)  # the same one at each kernel: a logger keeps it once
-        return log
-
-
-_REFUSALS = _WithoutRefusals()
-
 
 class BackendAIMappingKernelManager(AsyncMappingKernelManager):
     """Starts kernels with the options of the request and of the notebook."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)  # type: ignore[no-untyped-call] # no types in the base
+        self.log = self.log.getChild("kernels")  # the managers of single kernels log to it too
+        self.log.addFilter(_WithoutRefusals())
 
     async def _async_start_kernel(
         self, *, kernel_id: str | None = None, path: str | None = None, **kwargs: Any

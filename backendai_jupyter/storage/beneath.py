@@ -31,6 +31,7 @@ from backendai_jupyter.storage.hosts import VFolderHost
 HOME = ("home", "work")  # where kernels see folders
 MAX_LINKS = 40  # in one path, as in Linux
 MAX_NAME_BYTES = 255  # of common file systems
+MAX_DEPTH = 256  # directories below one another; programs may nest deeper, people do not
 
 _ENTER = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -165,6 +166,8 @@ class _Walk:
     def _step(self, name: str, *, last: bool, follow: bool) -> Spot | None:
         """Go one name further; return the spot if this is the end."""
         parent = self._stack[-1][1]
+        if len(self._stack) > MAX_DEPTH:
+            raise NotFound("There is no path that deep.")
         if not _is_name(name):
             raise NotFound(f"{name!r} cannot be the name of a file.")
         here = self._spot((*self._names(), name), parent, name)

@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 from backendai_jupyter.errors import Conflict, InvalidInput, NotFound, Refused, Unavailable
 from backendai_jupyter.storage.beneath import Spot
+from backendai_jupyter.storage.removal import discard
 
 COPY_BYTES = 8 << 20  # at a time, inside the kernel of Linux
 
@@ -196,8 +197,7 @@ class Staged:
     def discard(self) -> None:
         """Remove what was not moved; the end of a staged thing."""
         try:
-            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
-                os.unlink(self.name, dir_fd=self.dir_fd)
+            discard(self.name, self.dir_fd)
         finally:
             os.close(self.dir_fd)
 

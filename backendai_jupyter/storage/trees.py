@@ -7,15 +7,13 @@ what is no file, directory or link is left alone.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import shutil
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from backendai_jupyter.errors import BackendError, Refused
-from backendai_jupyter.storage.beneath import Spot
+from backendai_jupyter.errors import Conflict, Refused
+from backendai_jupyter.storage.beneath import MAX_DEPTH, Spot
 from backendai_jupyter.storage.files import (
     CrossDevice,
     Staged,
@@ -27,10 +25,10 @@ from backendai_jupyter.storage.files import (
     rename,
     sentences,
 )
+from backendai_jupyter.storage.removal import remove_directory
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_ATTEMPTS = 10
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -111,17 +109,12 @@ def remove(spot: Spot) -> None:
         with sentences(spot):
             os.unlink(spot.name, dir_fd=spot.dir_fd)
         return
-    staged = Tree(spot)
+    staging_fd = os.open(spot.host.staging, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with sentences(spot):
-            os.rename(spot.name, staged.name, src_dir_fd=spot.dir_fd, dst_dir_fd=staged.dir_fd)
-    except BackendError as error:
-        if not _is_cross_device(error):
-            raise
-        with sentences(spot):
-            shutil.rmtree(spot.name, dir_fd=spot.dir_fd)
+            remove_directory(spot.name, spot.dir_fd, staging_fd)
     finally:
-        staged.discard()
+        os.close(staging_fd)
 
 
 class Tree(Staged):
@@ -132,7 +125,7 @@ class Tree(Staged):
         os.mkdir(self.name, 0o700, dir_fd=self.dir_fd)
         fd = os.open(self.name, _DIRECTORY, dir_fd=self.dir_fd)
         try:
-            self._copy_entries(source_fd, fd, source)
+            self._copy_entries(source_fd, fd, source, 1)
         finally:
             os.close(fd)
 
@@ -153,23 +146,18 @@ class Tree(Staged):
         finally:
             os.close(fd)
 
-    def discard(self) -> None:
-        try:
-            with contextlib.suppress(NotADirectoryError, FileNotFoundError):
-                remove_tree(self.name, self.dir_fd)
-        finally:
-            super().discard()
-
-    def _copy_entries(self, source_fd: int, into: int, source: Spot) -> None:
-        """Copy what is in a directory, then its mode and times; depth is bounded by the system."""
+    def _copy_entries(self, source_fd: int, into: int, source: Spot, depth: int) -> None:
+        """Copy what is in a directory, then its mode and times."""
+        if depth > MAX_DEPTH:
+            raise Conflict(f"{source.path!r} has directories too deep to be copied.")
         with os.scandir(source_fd) as entries:
             names = [entry.name for entry in entries]
         for name in names:
             with contextlib.suppress(FileNotFoundError):  # it went away meanwhile
-                self._copy_entry(name, source_fd, into, source)
+                self._copy_entry(name, source_fd, into, source, depth)
         self._resemble(os.fstat(source_fd), into)
 
-    def _copy_entry(self, name: str, source_fd: int, into: int, source: Spot) -> None:
+    def _copy_entry(self, name: str, source_fd: int, into: int, source: Spot, depth: int) -> None:
         found = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
         if stat.S_ISLNK(found.st_mode):
             os.symlink(os.readlink(name, dir_fd=source_fd), name, dir_fd=into)
@@ -177,7 +165,7 @@ class Tree(Staged):
                 os.chown(name, *self._owner, dir_fd=into, follow_symlinks=False)
         elif stat.S_ISDIR(found.st_mode):
             os.mkdir(name, 0o700, dir_fd=into)
-            self._descend(name, source_fd, into, source)
+            self._descend(name, source_fd, into, source, depth + 1)
         elif stat.S_ISREG(found.st_mode):
             fd = os.open(name, _FILE, dir_fd=source_fd)
             try:
@@ -188,12 +176,12 @@ class Tree(Staged):
             finally:
                 os.close(fd)
 
-    def _descend(self, name: str, source_fd: int, into: int, source: Spot) -> None:
+    def _descend(self, name: str, source_fd: int, into: int, source: Spot, depth: int) -> None:
         inner = os.open(name, _DIRECTORY, dir_fd=source_fd)
         try:
             target = os.open(name, _DIRECTORY, dir_fd=into)
             try:
-                self._copy_entries(inner, target, source)
+                self._copy_entries(inner, target, source, depth)
             finally:
                 os.close(target)
         finally:
@@ -207,48 +195,29 @@ class Tree(Staged):
 
 
 def usage(path: str) -> Usage:
-    """Measure the folder whose directory is ``path``."""
+    """Measure the folder whose directory is ``path``, down to ``MAX_DEPTH``."""
     files = size = disk = 0
     seen: set[tuple[int, int]] = set()
-    for _, _, names, fd in os.fwalk(path, follow_symlinks=False):
-        for name in names:
-            try:
-                found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            except FileNotFoundError:
+    for found in _walk(os.open(path, _DIRECTORY), MAX_DEPTH):
+        if stat.S_ISDIR(found.st_mode):
+            continue
+        if found.st_nlink > 1:
+            if (found.st_dev, found.st_ino) in seen:
                 continue
-            if found.st_nlink > 1:
-                if (found.st_dev, found.st_ino) in seen:
-                    continue
-                seen.add((found.st_dev, found.st_ino))
-            files, size, disk = files + 1, size + found.st_size, disk + found.st_blocks * 512
+            seen.add((found.st_dev, found.st_ino))
+        files, size, disk = files + 1, size + found.st_size, disk + found.st_blocks * 512
     return Usage(files, size, disk)
 
 
-def remove_tree(name: str, dir_fd: int) -> None:
-    """Remove a directory with all in it.
-
-    Also where a program took the right to do so from us, or goes on adding to it for a while.
-    """
-    for _ in range(_ATTEMPTS):
-        try:
-            shutil.rmtree(name, dir_fd=dir_fd)
-        except PermissionError:
-            break
-        except OSError as error:
-            if error.errno != errno.ENOTEMPTY:
-                raise
-        else:
-            return
-    for _, names, _, fd in os.fwalk(name, dir_fd=dir_fd, follow_symlinks=False):
-        for inner in names:  # before the walk comes to them
-            with contextlib.suppress(OSError):
-                child = os.open(inner, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=fd)
-                try:
-                    Path(f"/proc/self/fd/{child}").chmod(0o700)
-                finally:
-                    os.close(child)
-    shutil.rmtree(name, dir_fd=dir_fd)
-
-
-def _is_cross_device(error: BackendError) -> bool:
-    return isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EXDEV
+def _walk(fd: int, depth: int) -> Iterator[os.stat_result]:
+    """Yield the status of everything beneath a directory; closes ``fd``."""
+    try:
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # it has changed
+                    found = entry.stat(follow_symlinks=False)
+                    yield found
+                    if stat.S_ISDIR(found.st_mode) and depth > 0:
+                        yield from _walk(os.open(entry.name, _DIRECTORY, dir_fd=fd), depth - 1)
+    finally:
+        os.close(fd)

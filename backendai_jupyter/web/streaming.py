@@ -6,6 +6,7 @@ import asyncio
 import mimetypes
 import os
 import re
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -47,9 +48,10 @@ class FileStream:
         if wanted is not None:
             handler.set_header("Content-Length", len(wanted))
         try:
-            await handler.flush()
-            if wanted is not None and handler.request.method != "HEAD":
+            if wanted and handler.request.method != "HEAD":
                 await self._send(handler, wanted)
+            else:
+                await handler.flush()
         except StreamClosedError:  # whoever asked has gone
             return
 
@@ -104,15 +106,20 @@ class FileStream:
 
     async def _send(self, handler: RequestHandler, wanted: range) -> None:
         position = wanted.start
+        flushed: Awaitable[None] | None = None  # the piece before goes out while one is read
         while position < wanted.stop:
             count = min(CHUNK_BYTES, wanted.stop - position)
             chunk = await asyncio.to_thread(os.pread, self.fd, count, position)
+            if flushed is not None:
+                await flushed
             if not chunk:  # it has been cut off meanwhile: a cut answer is the honest one
                 handler.detach().close()
                 return
             handler.write(chunk)
-            await handler.flush()
+            flushed = handler.flush()
             position += len(chunk)
+        if flushed is not None:
+            await flushed
 
 
 def _media_type(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import sqlite3
 import tempfile
 import time
 import uuid
@@ -108,6 +109,22 @@ class Contender:
         file = self.server.root / "runtime" / f"kernel-{kernel.kernel_id}.json"
         info: dict[str, Any] = json.loads(file.read_text())
         return info
+
+    @property
+    def directory(self) -> str:
+        """The contents path of a directory to write into."""
+        return self._notebook.rpartition("/")[0] or "."
+
+    def host_path(self, path: str) -> Path:
+        """Return where this machine has what the server calls ``path``."""
+        if self.name == STOCK:
+            return self.server.root / "work" / path
+        first, _, rest = path.partition("/")
+        database = self.server.root / "data" / "backendai" / "backendai.sqlite"
+        with sqlite3.connect(database) as db:
+            query = "SELECT path FROM vfolders WHERE name = ?"
+            ((folder,),) = db.execute(query, (first,)).fetchall()
+        return Path(folder, rest)
 
     async def _open(self, kernel_id: str) -> WebSocketClientConnection:
         url = f"{self.server.url.replace('http', 'ws', 1)}api/kernels/{kernel_id}/channels"

@@ -299,6 +299,21 @@ async def test_a_program_starts_in_its_workdir(bench: Bench) -> None:
     await bench.says(spec, f"{home}/data/deep\n")
 
 
+async def test_a_program_whose_workdir_is_gone_starts_at_home_and_makes_nothing(
+    bench: Bench,
+) -> None:
+    data = bench.folder("data")
+    spec = bench.spec(
+        "import os; print(os.getcwd())",
+        mounts=(Mount(source=str(data), target="/home/work/data"),),
+        workdir="/home/work/data/gone/deep",
+    )
+    (spec.home_dir / "data").mkdir()
+    await bench.runtime.start(spec)
+    await bench.says(spec, f"{bench.runtime.inside(spec.run_dir, spec.home_dir).home}\n")
+    assert list(data.iterdir()) == []
+
+
 async def test_a_program_sees_its_own_environment_and_nothing_of_the_agents(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

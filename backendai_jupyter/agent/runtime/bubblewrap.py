@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from backendai_jupyter.agent.runtime.base import HOME, RUN_DIR, ContainerSpec, Inside
-from backendai_jupyter.agent.runtime.sandbox import USER_NAME, become_user, under
+from backendai_jupyter.agent.runtime.sandbox import USER_NAME, become_user
+from backendai_jupyter.agent.runtime.workdir import under
 from backendai_jupyter.errors import RuntimeFailed
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")

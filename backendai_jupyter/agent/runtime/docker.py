@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ from backendai_jupyter.agent.runtime.docker_config import (
 )
 from backendai_jupyter.agent.runtime.docker_engine import connect, in_words, read_images, said
 from backendai_jupyter.agent.runtime.docker_events import ExitEvents
+from backendai_jupyter.agent.runtime.workdir import is_missing
 from backendai_jupyter.domain.wire import Image
 from backendai_jupyter.errors import RuntimeFailed
 
@@ -172,6 +174,8 @@ class DockerRuntime:
         return _running(container_id, spec)
 
     def _create(self, spec: ContainerSpec) -> str:
+        if is_missing(spec):  # the engine would make it, in the folder itself and as root's
+            spec = replace(spec, workdir=HOME)
         config = container_config(
             spec,
             agent_id=self._agent_id,

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from backendai_jupyter.agent.runtime.base import HOME, ContainerSpec, Inside
-from backendai_jupyter.agent.runtime.sandbox import become_user, under
+from backendai_jupyter.agent.runtime.sandbox import become_user
+from backendai_jupyter.agent.runtime.workdir import on_host
 
 
 class PlainProcess:
@@ -29,13 +30,8 @@ class PlainProcess:
         return Inside(str(run_dir), str(home_dir))
 
     def workdir(self, spec: ContainerSpec) -> str:
-        shown = {mount.target: mount.source for mount in spec.mounts}
-        shown.setdefault(HOME, str(spec.home_dir))
-        for target in sorted(shown, key=len, reverse=True):  # the innermost wins
-            rest = under(spec.workdir, target)
-            if rest is not None:
-                return str(Path(shown[target], rest))
-        return str(spec.home_dir)
+        found = on_host(spec)
+        return str(spec.home_dir if found is None else Path(*found))
 
     def prepare(self, spec: ContainerSpec, directory: Path) -> None:
         pass

@@ -97,11 +97,3 @@ def launch_script(env: Mapping[str, str], *, home: str, workdir: str) -> str:
         "echo started >&3\n"
         'exec "$@" 3>&- </dev/null\n'
     )
-
-
-def under(path: str, parent: str) -> str | None:
-    """Return ``path`` relative to ``parent``, or None if it does not lie there."""
-    if path == parent:
-        return "."
-    prefix = parent.rstrip("/") + "/"
-    return path[len(prefix) :] if path.startswith(prefix) else None

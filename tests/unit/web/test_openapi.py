@@ -20,7 +20,7 @@ OWN = [(pattern, handler) for pattern, handler in all_routes if "/backendai/" in
 
 def methods() -> Iterator[tuple[str, str, Operation]]:
     for pattern, handler in OWN:
-        for name in ("get", "post", "put", "patch", "delete"):
+        for name in ("get", "head", "post", "put", "patch", "delete"):
             if name in vars(handler):
                 yield pattern, name, vars(handler)[name].operation
 
@@ -73,3 +73,41 @@ def test_parameters_are_described_as_they_are_read() -> None:
     assert {parameter["name"] for parameter in described} == {"status", "limit"}
     path = DOCUMENT["paths"]["/backendai/v1/sessions/{session_id}/logs"]["get"]["parameters"]
     assert [(p["name"], p["in"], p["required"]) for p in path] == [("session_id", "path", True)]
+
+
+def test_bodies_are_described_as_they_are_taken() -> None:
+    folders = DOCUMENT["paths"]["/backendai/v1/vfolders"]["post"]
+    assert folders["requestBody"]["required"]
+    assert content_of(folders["requestBody"]) == ("application/json", "NewVFolder")
+    restore = DOCUMENT["paths"]["/backendai/v1/vfolders/{ref}/restore"]["post"]
+    assert not restore["requestBody"]["required"]
+    assert "requestBody" not in DOCUMENT["paths"]["/backendai/v1/vfolders/{ref}/purge"]["post"]
+
+
+def test_a_created_thing_is_answered_with_201() -> None:
+    folders = DOCUMENT["paths"]["/backendai/v1/vfolders"]["post"]["responses"]
+    assert content_of(folders["201"]) == ("application/json", "VFolder")
+    uploads = DOCUMENT["paths"]["/backendai/v1/vfolders/{ref}/uploads"]["post"]["responses"]
+    assert uploads["201"] == {"description": "Done"}
+
+
+def test_files_are_described_as_bytes() -> None:
+    files = DOCUMENT["paths"]["/backendai/v1/vfolders/{ref}/files"]["get"]
+    assert content_of(files["responses"]["200"]) == ("application/octet-stream", "FileContent")
+    assert [(p["name"], p["in"], p["required"]) for p in files["parameters"]] == [
+        ("ref", "path", True),
+        ("path", "query", True),
+    ]
+    upload = DOCUMENT["paths"]["/backendai/v1/vfolders/{ref}/uploads/{upload_id}"]["patch"]
+    assert content_of(upload["requestBody"]) == (
+        "application/offset+octet-stream",
+        "UploadContent",
+    )
+    [offset] = [p for p in upload["parameters"] if p["in"] == "header"]
+    assert (offset["name"], offset["required"]) == ("Upload-Offset", True)
+
+
+def content_of(described: dict[str, Any]) -> tuple[str, str]:
+    """Return the one media type of a body, and the name of its schema."""
+    [(media_type, content)] = described["content"].items()
+    return media_type, content["schema"]["$ref"].rpartition("/")[2]
