@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from traitlets import Bool, Enum, Float, Int, List, TraitType, Unicode
+from traitlets import Bool, Dict, Enum, Float, Int, List, TraitType, Unicode
 from traitlets.config import Configurable
 
 from backendai_jupyter import errors
@@ -50,6 +50,7 @@ _GROUPS: Mapping[str, frozenset[Status]] = {
 }
 _KINDS: Mapping[type, str] = {
     Bool: "`True` or `False`",
+    Dict: "Names and values",
     Float: "Number",
     Int: "Whole number",
     List: "List",

@@ -23,6 +23,7 @@ from backendai_jupyter.web.vfolder_models import UploadContent, UploadList
 Report = Callable[[int], None]
 
 _DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 8.0)  # between attempts that achieve nothing
+_PATIENCE_S = 120.0  # for the answer to the last byte: a large file goes to disk first
 _TUS = {"Tus-Resumable": "1.0.0"}
 
 
@@ -97,8 +98,13 @@ class Uploading:
             "Content-Type": UploadContent.media_type,
         }
         with self._source.open("rb") as file:
-            blocks = self._blocks(file, report)
-            with self._server.request("PATCH", place, headers=headers, body=blocks) as answer:
+            with self._server.request(
+                "PATCH",
+                place,
+                headers=headers,
+                body=self._blocks(file, report),
+                timeout_s=_PATIENCE_S,
+            ) as answer:
                 self._server.read(answer)
 
     def _blocks(self, file: BinaryIO, report: Report) -> Iterator[bytes]:

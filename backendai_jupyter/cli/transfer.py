@@ -25,7 +25,7 @@ from rich.progress import (
 from backendai_jupyter.cli.folders import Folders, connect_folders
 from backendai_jupyter.cli.output import json_option, plain, print_json
 from backendai_jupyter.domain.resources import size_for_people
-from backendai_jupyter.errors import Conflict, InvalidInput, NotFound
+from backendai_jupyter.errors import BackendError, Conflict, InvalidInput, NotFound
 from backendai_jupyter.storage.listing import Kind
 from backendai_jupyter.web.models import Model
 
@@ -92,7 +92,8 @@ def upload(sources: Sequence[Path], target: str, as_json: bool) -> None:
     Where a server runs, run it again after an interruption: a file goes on where it stopped.
     """
     into = len(sources) > 1 or target.endswith(("/", ":"))
-    _say(asyncio.run(_upload(sources, Place.parse(target), into, as_json)), as_json)
+    with _local_failures():
+        _say(asyncio.run(_upload(sources, Place.parse(target), into, as_json)), as_json)
 
 
 @click.command()
@@ -104,7 +105,8 @@ def download(source: str, target: Path, as_json: bool) -> None:
 
     Where a server runs, run it again after an interruption: a file goes on where it stopped.
     """
-    _say(asyncio.run(_download(Place.parse(source), target, as_json)), as_json)
+    with _local_failures():
+        _say(asyncio.run(_download(Place.parse(source), target, as_json)), as_json)
 
 
 async def _upload(sources: Sequence[Path], target: Place, into: bool, as_json: bool) -> Transferred:
@@ -199,6 +201,15 @@ def _below(top: Path) -> Iterator[tuple[Path, str]]:
         for name in sorted((*names, *files)):
             found = Path(folder, name)
             yield found, found.relative_to(top).as_posix()
+
+
+@contextmanager
+def _local_failures() -> Iterator[None]:
+    """Say in a sentence what is wrong with a file of this machine."""
+    try:
+        yield
+    except OSError as error:
+        raise BackendError(f"{error.filename}: {error.strerror}.") from error
 
 
 @contextmanager

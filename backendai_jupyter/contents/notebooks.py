@@ -42,16 +42,17 @@ class Notebooks:
         hashed: bool,
     ) -> Model:
         """Return the model of a file or directory that is not the root."""
-        if not (content or hashed):
-            return _as(kind, await asyncio.to_thread(operations.describe, home, names))
+        if not content:
+            algorithm = self._manager.hash_algorithm if hashed else None
+            return _as(kind, await asyncio.to_thread(operations.describe, home, names, algorithm))
         read = functools.partial(operations.read, shown=self._shown)
         model, raw = await asyncio.to_thread(read, home, names)
         if raw is None:
             return model
         model = _as(kind, model)
-        if content and model["type"] == "notebook":
+        if model["type"] == "notebook":
             await self._add_notebook(model, raw)
-        elif content:
+        else:
             encoded = await asyncio.to_thread(models.encoded, raw, format, path=model["path"])
             models.add_content(model, encoded)
         if hashed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Callable, Hashable, Sequence
@@ -19,14 +20,19 @@ def status(home: Home, names: Sequence[str]) -> os.stat_result:
         return spot.status()
 
 
-def describe(home: Home, names: Sequence[str]) -> Model:
-    """Return the model of what is there, without its content."""
+def describe(home: Home, names: Sequence[str], algorithm: str | None = None) -> Model:
+    """Return the model of what is there, without its content; a file's with a hash if asked."""
+    path = "/".join(names)
     with home.spot(names) as spot:
         found = spot.status()
-        if not stat.S_ISDIR(found.st_mode):
-            files.check_regular(spot, found)
-            files.check_own(spot, found)
-        return models.model_of(spot, "/".join(names), found)
+        if stat.S_ISDIR(found.st_mode):
+            return models.model_of(spot, path, found)
+        with files.reading(spot) as file:
+            model = models.model_of(spot, path, os.fstat(file.fileno()))
+            if algorithm is not None:
+                digest = hashlib.file_digest(file, algorithm).hexdigest()
+                model.update(hash=digest, hash_algorithm=algorithm)
+        return model
 
 
 def read(

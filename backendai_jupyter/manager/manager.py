@@ -74,18 +74,7 @@ class Manager:
         self._schedule = Loop("scheduler", scheduler.step, period_s=full_pass_s)
         self._reconcile = Loop("reconciler", reconciler.step, period_s=full_pass_s)
         self._observe = Loop("observer", self._observer.step, period_s=full_pass_s)
-        self.sessions = Sessions(
-            cluster_id,
-            store=self._store,
-            presets=self.presets,
-            vfolders=self.vfolders,
-            scheduler=scheduler,
-            board=self.board,
-            live=live,
-            enqueued=self._schedule.poke,
-            changed=self._asked_for,
-            now=now,
-        )
+        self.sessions = self._make_sessions(scheduler)
 
     async def start(self) -> None:
         """Begin to govern; the agents that have already reported are known on return."""
@@ -102,6 +91,20 @@ class Manager:
     def viewer(self) -> Viewer:
         """The one local owner, on whose behalf a single-user server acts."""
         return Viewer(self.owner.id)
+
+    def _make_sessions(self, scheduler: Scheduler) -> Sessions:
+        return Sessions(
+            self.cluster_id,
+            store=self._store,
+            presets=self.presets,
+            vfolders=self.vfolders,
+            scheduler=scheduler,
+            board=self.board,
+            live=self._live,
+            enqueued=self._schedule.poke,
+            changed=self._asked_for,
+            now=self._now,
+        )
 
     def _make_scheduler(self) -> Scheduler:
         return Scheduler(

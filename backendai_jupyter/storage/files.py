@@ -14,6 +14,7 @@ import secrets
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -70,7 +71,7 @@ def open_to_read(spot: Spot) -> int:
 
 
 @contextmanager
-def reading(spot: Spot) -> Iterator[BinaryIO]:
+def reading(spot: Spot) -> Iterator[FileIO]:
     with os.fdopen(open_to_read(spot), "rb", buffering=0) as file:
         yield file
 

@@ -113,8 +113,13 @@ class Parts:
     def place(self, part: Part, spot: Spot) -> None:
         """Move a complete upload where it belongs; doing so twice is harmless."""
         path = self._part(part.id)
-        if path.exists():
+        if not path.exists():
+            return
+        try:
             adopt(path, spot)
+        except NotFound:
+            if path.exists():
+                raise  # else another request has just done it
 
     def remove(self, part_id: str) -> None:
         """Forget an upload with all that is there of it."""

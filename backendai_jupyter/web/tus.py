@@ -32,7 +32,6 @@ from backendai_jupyter.web.vfolder_models import (
 
 VERSION = "1.0.0"
 _OFFER = {
-    "Tus-Version": VERSION,
     "Tus-Extension": "creation,termination",
     "Tus-Max-Size": str(MAX_UPLOAD_BYTES),
 }
@@ -46,6 +45,7 @@ class TusHandler(BackendHandler):
     def set_default_headers(self) -> None:
         super().set_default_headers()
         self.set_header("Tus-Resumable", VERSION)
+        self.set_header("Tus-Version", VERSION)
         self.set_header("Cache-Control", "no-store")
 
     @allow_unauthenticated
@@ -59,7 +59,6 @@ class TusHandler(BackendHandler):
     def check_version(self) -> None:
         """Refuse a client of another version with 412, as the protocol wants it."""
         if self.request.headers.get("Tus-Resumable") != VERSION:
-            self.set_header("Tus-Version", VERSION)
             raise web.HTTPError(
                 HTTPStatus.PRECONDITION_FAILED, f"expected the header Tus-Resumable: {VERSION}"
             )
@@ -120,6 +119,12 @@ class UploadHandler(TusHandler):
         assert isinstance(self.request.connection, HTTP1Connection)
         self.request.connection.set_max_body_size(upload.length - upload.offset)
         self._upload = upload
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Say also that the connection ends, where a body is refused unread: tornado ends it."""
+        if self.request.method == "PATCH" and self._upload is None:
+            self.set_header("Connection", "close")
+        super().write_error(status_code, **kwargs)
 
     async def data_received(self, chunk: bytes) -> None:
         """Write one piece; the next one is not read from the connection before."""

@@ -107,7 +107,7 @@ def race(work: Callable[[int], object], *, rounds: int = ROUNDS) -> None:
 
 @pytest.mark.parametrize("path", ["data/place/file.txt", "data/file.txt"])
 def test_no_reader_ever_sees_the_secret(home: Home, path: str) -> None:
-    def read(_: int) -> None:
+    def read(n: int) -> None:
         _, raw = operations.read(home, path.split("/"), shown=bool)
         assert raw == HARMLESS.encode()
 

@@ -131,3 +131,17 @@ def test_nothing_is_purged_unless_somebody_says_yes(
         monkeypatch.setattr("sys.stdin", stdin)
         assert "Aborted" in run(capsys, "purge", "keep", code=1)
     assert "keep" in run(capsys, "ls", "--trash")
+
+
+def test_a_file_of_this_machine_that_cannot_be_written_is_named(
+    capsys: pytest.CaptureFixture[str], short_tmp_path: Path
+) -> None:
+    file = short_tmp_path / "file"
+    file.write_text("abc")
+    run(capsys, "create", "box")
+    assert run(capsys, "upload", str(file), "box") == "1 file, 3 bytes.\n"
+    said = run(capsys, "download", "box:file", str(short_tmp_path / "no" / "file"), code=1)
+    assert (
+        said
+        == f"jupyter backendai: {short_tmp_path}/no/.file.partial: No such file or directory.\n"
+    )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -309,3 +310,13 @@ async def test_a_path_in_a_traceback_leads_to_the_file(
 ) -> None:
     (data / "a.py").touch()
     assert await contents.resolve_path(seen) == path
+
+
+async def test_a_hash_is_that_of_the_bytes_with_and_without_the_content(
+    contents: VFolderContentsManager, data: Path
+) -> None:
+    (data / "a.bin").write_bytes(b"\xff" * 100_000)
+    whole = await contents.get("data/a.bin", require_hash=True)
+    alone = await contents.get("data/a.bin", content=False, require_hash=True)
+    validate_model(alone, expect_hash=True)
+    assert whole["hash"] == alone["hash"] == hashlib.sha256(b"\xff" * 100_000).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import tempfile
@@ -100,6 +101,24 @@ async def test_a_finished_upload_is_still_known_and_not_listed(place: Place) -> 
 async def test_an_empty_file_is_there_at_once(place: Place) -> None:
     await place.begin("empty", length=0)
     assert (place.directory / "empty").read_bytes() == b""
+
+
+async def test_two_requests_may_complete_one_upload(place: Place) -> None:
+    upload = await (await place.begin(length=5)).append(b"hello")
+    found = await asyncio.gather(*(place.get(upload) for _ in range(8)))
+    assert {one.offset for one in found} == {5}
+    assert (place.directory / "f.bin").read_bytes() == b"hello"
+
+
+async def test_a_directory_that_went_away_can_come_back(place: Place) -> None:
+    (place.directory / "sub").mkdir()
+    upload = await (await place.begin("sub/f.bin", length=5)).append(b"hello")
+    (place.directory / "sub").rmdir()
+    with pytest.raises(NotFound):
+        await place.get(upload)
+    (place.directory / "sub").mkdir()
+    await place.get(upload)
+    assert (place.directory / "sub" / "f.bin").read_bytes() == b"hello"
 
 
 async def test_bytes_are_taken_once_and_no_more_than_announced(place: Place) -> None:
