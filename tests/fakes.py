@@ -62,6 +62,9 @@ class RuntimeInMemory:
     async def list(self) -> list[ContainerState]:
         return list(self.containers.values())
 
+    async def pid(self, kernel_id: str) -> int | None:
+        return None
+
     async def log_tail(self, kernel_id: str, *, max_bytes: int) -> str:
         return f"log of {kernel_id}"
 

@@ -7,10 +7,11 @@ import logging
 from collections.abc import Callable, Mapping
 
 from backendai_jupyter.agent.launch import Launch, Tools, dismantle, exited, run_steps
+from backendai_jupyter.agent.mounts import add_mount
 from backendai_jupyter.cluster.seal import Sealer
 from backendai_jupyter.domain.exits import explain_failed_step, with_last_lines
 from backendai_jupyter.domain.wire import Assignment, Exit, Image, KernelReport, Phase
-from backendai_jupyter.errors import BackendError, LaunchFailed, RelayFailed
+from backendai_jupyter.errors import BackendError, LaunchFailed, RelayFailed, RuntimeFailed
 
 log = logging.getLogger(__name__)
 
@@ -125,11 +126,29 @@ class KernelWorker:
             runtime = self._tools.runtimes[launch.image.runtime]
             await runtime.signal(self.kernel_id, desired.signal.signum)
             self._changed()
+        if desired.mounts != launch.assignment.mounts:
+            await self._show(launch, desired)
         if launch.disturbed.is_set():
             launch.disturbed.clear()
             ending = await exited(launch, self._tools)
             if ending is not None:
                 await self._died(launch, ending)
+
+    async def _show(self, launch: Launch, desired: Assignment) -> None:
+        """Add the folders that have come; what cannot be added comes with the next program."""
+        assert launch.image is not None
+        known = {mount.target for mount in launch.assignment.mounts}
+        launch.assignment = desired
+        runtime = self._tools.runtimes[launch.image.runtime]
+        for mount in desired.mounts:
+            if mount.target in known:
+                continue
+            try:
+                await add_mount(runtime, self._tools.node, self.kernel_id, mount)
+            except RuntimeFailed as error:
+                log.warning(
+                    "kernel %s: no %s until a restart: %s", self.kernel_id, mount.target, error
+                )
 
     async def _died(self, launch: Launch, ending: Exit) -> None:
         self._exit = ending

@@ -97,15 +97,17 @@ class Uploading:
             "Content-Length": str(self._size - self.done),
             "Content-Type": UploadContent.media_type,
         }
-        with self._source.open("rb") as file:
-            with self._server.request(
+        with (
+            self._source.open("rb") as file,
+            self._server.request(
                 "PATCH",
                 place,
                 headers=headers,
                 body=self._blocks(file, report),
                 timeout_s=_PATIENCE_S,
-            ) as answer:
-                self._server.read(answer)
+            ) as answer,
+        ):
+            self._server.read(answer)
 
     def _blocks(self, file: BinaryIO, report: Report) -> Iterator[bytes]:
         sent = file.seek(self.done)

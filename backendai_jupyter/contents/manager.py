@@ -22,7 +22,7 @@ from backendai_jupyter.contents.notebooks import Notebooks
 from backendai_jupyter.contents.paths import is_hidden, split
 from backendai_jupyter.contents.uploads import ChunkedUploads
 from backendai_jupyter.contents.viewing import Viewing, viewed
-from backendai_jupyter.errors import BackendError, Conflict, InvalidInput, NotFound, Refused
+from backendai_jupyter.errors import BackendError, InvalidInput, NotFound, Refused
 from backendai_jupyter.storage.beneath import Home
 
 HOME_PREFIXES = ("/home/work/", "~/")
@@ -205,8 +205,7 @@ class VFolderContentsManager(Viewing, AsyncContentsManager):
         if old == new:
             return
         if len(old) == len(new) == 1:
-            await self._manage(self.vfolders.change(old[0], self.viewer, name=new[0]))
-            self.forget()
+            await self._rename_folder(old[0], new[0])
         elif len(old) < 2:
             raise Refused("A folder stays at the top; it can be copied into another one.")
         elif len(new) < 2:
@@ -318,13 +317,6 @@ class VFolderContentsManager(Viewing, AsyncContentsManager):
             await self._manage(self.vfolders.purge(folder.id, self.viewer))
             self.forget()
             raise
-
-    async def _first(self) -> str:
-        """Return the folder for what is made at the root."""
-        for folder in (await self.home()).folders.values():
-            if not folder.readonly and self.allow_hidden | (not folder.name.startswith(".")):
-                return folder.name
-        raise Conflict("You have no folder yet. Create one first: a new directory at the top.")
 
     def _check_visible(self, names: tuple[str, ...]) -> None:
         if is_hidden(names) and not self.allow_hidden:

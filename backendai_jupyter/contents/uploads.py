@@ -13,7 +13,7 @@ from threading import Lock
 
 from backendai_jupyter.errors import Conflict, InvalidInput
 from backendai_jupyter.storage.beneath import Spot
-from backendai_jupyter.storage.files import Staged, writable_file
+from backendai_jupyter.storage.files import Staged, sentences, writable_file
 
 LAST = -1
 MAX_OPEN = 64  # an upload that its browser has given up is never closed by it
@@ -51,11 +51,13 @@ class ChunkedUploads:
             with part.lock:
                 if chunk not in {LAST, part.chunks + 1}:
                     raise Conflict(f"Chunk {chunk} of {spot.path!r} came after {part.chunks}.")
-                _write_all(part.fd, data)
-                part.chunks, part.touched_at = part.chunks + 1, self._now()
-                found = os.fstat(part.fd)
+                with sentences(spot):
+                    _write_all(part.fd, data)
+                    part.chunks, part.touched_at = part.chunks + 1, self._now()
+                    found = os.fstat(part.fd)
+                    if chunk == LAST:
+                        part.staged.finish(part.fd, writable_file(spot))
                 if chunk == LAST:
-                    part.staged.finish(part.fd, writable_file(spot))
                     part.staged.move_to(spot, replace=True)
         except BaseException:
             self._drop(key, part)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import unicodedata
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -10,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from tornado import web
 
 from backendai_jupyter.domain.records import VFolder, Viewer
-from backendai_jupyter.errors import BackendError
+from backendai_jupyter.errors import BackendError, Conflict, Refused
 from backendai_jupyter.manager.vfolders import VFolders
 from backendai_jupyter.provisioning.backend import Backend
 from backendai_jupyter.provisioning.backends import BACKENDS
@@ -94,6 +95,26 @@ class Viewing:
             for folder in home.folders.values()
             if self.allow_hidden or not folder.name.startswith(".")
         )
+
+    async def _first(self) -> str:
+        """Return the folder for what is made at the root."""
+        for folder in (await self.home()).folders.values():
+            if not folder.readonly and (self.allow_hidden or not folder.name.startswith(".")):
+                return folder.name
+        raise Conflict("You have no folder yet. Create one first: a new directory at the top.")
+
+    async def _rename_folder(self, name: str, new_name: str) -> None:
+        """Rename a folder, or refuse to: a ``Conflict`` shall mean that the name is taken.
+
+        JupyterLab answers every conflict with the question whether to overwrite.
+        """
+        try:
+            await self._manage(self.vfolders.change(name, self.viewer, name=new_name))
+        except Conflict as error:
+            if unicodedata.normalize("NFC", new_name) in (await self.home()).folders:
+                raise
+            raise Refused(str(error)) from error
+        self.forget()
 
     async def _manage(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a call to the manager where the manager lives."""

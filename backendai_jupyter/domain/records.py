@@ -62,6 +62,7 @@ class Kernel:
     mounts: tuple[Mount, ...]
     workdir: str
     exit: Exit | None
+    shows_all: bool = False  # folders of its owner that are made later come to ``mounts``
 
     @property
     def hostname(self) -> str:
@@ -152,5 +153,6 @@ class NewSession:
     slots: Slots
     mounts: tuple[Mount, ...]
     workdir: str
+    shows_all: bool = False
     priority: int = 10
     kernel_id: str = ""  # empty: the store makes one

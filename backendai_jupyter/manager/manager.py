@@ -64,6 +64,7 @@ class Manager:
             default_host=default_host,
             owner_ids=kernel_ids,
             now=now,
+            shown=lambda: self._reconcile.poke(),
         )
         self._live = live
         self._supervisor = supervisor

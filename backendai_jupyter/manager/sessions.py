@@ -13,11 +13,11 @@ from pathlib import Path
 
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.protocols import LiveStore
+from backendai_jupyter.domain.mounts import HOME
 from backendai_jupyter.domain.options import Options, merge
 from backendai_jupyter.domain.records import ComputeSession, NewSession, Step, Viewer
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.states import FINAL, Status
-from backendai_jupyter.domain.vfolders import UNNAMED_DIRECTORY
 from backendai_jupyter.domain.wire import Connection, Mount
 from backendai_jupyter.errors import (
     Conflict,
@@ -31,7 +31,6 @@ from backendai_jupyter.manager.board import Board, Notice
 from backendai_jupyter.manager.scheduler.placement import check_can_ever_fit
 from backendai_jupyter.manager.scheduler.scheduler import Scheduler
 from backendai_jupyter.manager.vfolders import (
-    HOME,
     VFolders,
     kernel_path_of,
     workdir_of,
@@ -114,7 +113,7 @@ class Sessions:
             )
         check_can_ever_fit(candidates, slots)
         mounts = await self._vfolders.mounts(viewer, options.mounts)
-        workdir, mounts = _workdir(request, mounts)
+        workdir, mounts = await self._workdir(request, mounts, viewer)
         env = {**request.env, **_session_name(request, mounts)}
         env.update(merge([request.defaults, options]).env)
         new = NewSession(
@@ -128,6 +127,7 @@ class Sessions:
             env=env,
             slots=slots,
             mounts=mounts,
+            shows_all=options.mounts is None,
             workdir=workdir,
         )
         session = await self._create(new, request.kernel_id)
@@ -240,6 +240,20 @@ class Sessions:
             )
         return slots
 
+    async def _workdir(
+        self, request: Request, mounts: tuple[Mount, ...], viewer: Viewer
+    ) -> tuple[str, tuple[Mount, ...]]:
+        """Return where the kernel works, and its mounts with the one that this takes."""
+        if request.contents_path is not None:
+            return workdir_of(request.contents_path, mounts), mounts
+        if request.host_dir is None:
+            return str(HOME), mounts
+        if workdir_of_host(request.host_dir, mounts) is None:
+            # A batch run works where its command was given, as it would with a local kernel.
+            extra = await self._vfolders.mount_of(request.host_dir, viewer, beside=mounts)
+            mounts = (*mounts, extra)
+        return workdir_of_host(request.host_dir, mounts) or str(HOME), mounts
+
     async def _preset(self, name: str) -> Slots:
         try:
             return (await self._presets.get(name)).slots
@@ -267,18 +281,3 @@ def _session_name(request: Request, mounts: Sequence[Mount]) -> dict[str, str]:
         return {}
     path = kernel_path_of(request.notebook, mounts) or str(HOME / request.notebook.lstrip("/"))
     return {"JPY_SESSION_NAME": path}
-
-
-def _workdir(request: Request, mounts: tuple[Mount, ...]) -> tuple[str, tuple[Mount, ...]]:
-    if request.contents_path is not None:
-        return workdir_of(request.contents_path, mounts), mounts
-    if request.host_dir is None:
-        return str(HOME), mounts
-    known = workdir_of_host(request.host_dir, mounts)
-    if known is not None:
-        return known, mounts
-    # A batch run works where its command was given, as it would with a local kernel.
-    target = str(HOME / request.host_dir.name)
-    if not request.host_dir.name or any(m.target == target for m in mounts):
-        target = str(HOME / UNNAMED_DIRECTORY)
-    return target, (*mounts, Mount(source=str(request.host_dir), target=target))

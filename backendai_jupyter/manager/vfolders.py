@@ -11,20 +11,25 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from backendai_jupyter.domain.mounts import HOME, mount_of
 from backendai_jupyter.domain.options import MountOption
 from backendai_jupyter.domain.records import SYSTEM, VFolder, Viewer
-from backendai_jupyter.domain.vfolders import Permission, VFolderStatus, check_name
+from backendai_jupyter.domain.vfolders import (
+    UNNAMED_DIRECTORY,
+    Permission,
+    VFolderStatus,
+    check_name,
+)
 from backendai_jupyter.domain.wire import Mount
 from backendai_jupyter.errors import BackendError, Conflict, InvalidInput, NotFound, Unavailable
 from backendai_jupyter.storage import trees
 from backendai_jupyter.storage.beneath import Home
-from backendai_jupyter.storage.hosts import Space, VFolderHost
+from backendai_jupyter.storage.hosts import Space, VFolderHost, read_markers
 from backendai_jupyter.storage.removal import remove_path, sweep
 from backendai_jupyter.store.vfolders import VFolderStore
 
 log = logging.getLogger(__name__)
 
-HOME = PurePosixPath("/home/work")
 FIRST_FOLDER = "data"
 # What can still be seen of a folder, and what can be asked for by name.
 LISTED = frozenset({VFolderStatus.READY, VFolderStatus.DELETE_PENDING})
@@ -54,12 +59,15 @@ class VFolders:
         default_host: str,
         owner_ids: tuple[int, int],
         now: Callable[[], float],
+        shown: Callable[[], None] = lambda: None,
     ) -> None:
+        """``shown`` is called when kernels are to show another folder than before."""
         self._store = store
         self.hosts = hosts
         self._default_host = default_host
         self._owner_ids = owner_ids
         self._now = now
+        self._shown = shown
 
     async def ensure_first(self, viewer: Viewer) -> None:
         """Give a new user one folder to start with."""
@@ -122,7 +130,7 @@ class VFolders:
         path = where.folder_path(viewer.user_id, folder_id)
         await asyncio.to_thread(self._make, where, path)
         try:
-            return await self._store.create(
+            folder = await self._store.create(
                 owner=viewer.user_id,
                 name=name,
                 host=where.name,
@@ -134,6 +142,8 @@ class VFolders:
         except BackendError:
             await asyncio.to_thread(path.rmdir)
             raise
+        self._shown()
+        return folder
 
     async def change(
         self,
@@ -155,7 +165,9 @@ class VFolders:
     async def restore(self, ref: str, viewer: Viewer, *, name: str | None = None) -> VFolder:
         """Take a folder out of the trash, by its id or by a name that is unique there."""
         folder = await self._trashed(ref, viewer)
-        return await self._store.restore(folder.id, viewer, name=name)
+        restored = await self._store.restore(folder.id, viewer, name=name)
+        self._shown()
+        return restored
 
     async def purge(self, ref: str, viewer: Viewer) -> None:
         """Remove a folder of the trash with all that is in it, for good."""
@@ -181,23 +193,40 @@ class VFolders:
     async def mounts(
         self, viewer: Viewer, wanted: Sequence[MountOption] | None
     ) -> tuple[Mount, ...]:
-        """Return the mounts of the user's folders, or of those wanted.
+        """Return the mounts of those folders of the user that are there, or of those wanted.
 
         Raises ``InvalidInput`` for a folder that he has not, or one place for two.
         """
         folders = {folder.name: folder for folder in await self._store.list(viewer)}
         if wanted is None:
-            # A folder whose host this manager lacks would keep every session from starting.
-            wanted = [MountOption(f.name) for f in folders.values() if f.host in self.hosts]
+            # A folder whose host is away would keep every session from starting.
+            there = await asyncio.to_thread(read_markers, self.hosts)
+            wanted = [MountOption(f.name) for f in folders.values() if f.host in there]
         mounts: dict[str, Mount] = {}
         for option in dict.fromkeys(wanted):
             if option.name not in folders:
                 raise InvalidInput("backendai.mounts", f"you have no folder named {option.name!r}")
-            mount = _mount_of(folders[option.name], option)
+            mount = mount_of(folders[option.name], option)
             if mount.target in mounts:
                 raise InvalidInput("backendai.mounts", f"two folders at {mount.target}")
             mounts[mount.target] = mount
         return tuple(mounts.values())
+
+    async def mount_of(
+        self, directory: Path, viewer: Viewer, *, beside: Collection[Mount]
+    ) -> Mount:
+        """Return a mount that shows a directory of this machine: its folder's, if it is in one.
+
+        So what protects a folder protects it from a batch run inside it as well.
+        """
+        folders = await self._store.list(viewer)
+        folder = next((f for f in folders if directory.is_relative_to(f.path)), None)
+        name = directory.name if folder is None else folder.name
+        if not name or any(mount.target == str(HOME / name) for mount in beside):
+            name = UNNAMED_DIRECTORY
+        if folder is not None:
+            return mount_of(folder, MountOption(folder.name, name))
+        return Mount(source=str(directory), target=str(HOME / name))
 
     async def _trashed(self, ref: str, viewer: Viewer) -> VFolder:
         in_trash = await self._store.list(
@@ -267,17 +296,6 @@ def workdir_of_host(directory: Path, mounts: Sequence[Mount]) -> str | None:
         if directory.is_relative_to(mount.source):
             return str(PurePosixPath(mount.target) / directory.relative_to(mount.source))
     return None
-
-
-def _mount_of(folder: VFolder, option: MountOption) -> Mount:
-    return Mount(
-        source=folder.path,
-        target=str(HOME / (option.alias or folder.name)),
-        readonly=folder.readonly or option.readonly,
-        vfolder_id=folder.id,
-        vfolder_name=folder.name,
-        vfolder_host=folder.host,
-    )
 
 
 def _space_of(host: VFolderHost) -> Space | None:

@@ -93,7 +93,7 @@ def replacing(spot: Spot) -> Iterator[BinaryIO]:
     old = writable_file(spot)
     staged = Staged(spot)
     try:
-        with os.fdopen(staged.create(), "wb") as file:
+        with sentences(spot), os.fdopen(staged.create(), "wb") as file:
             yield file
             file.flush()
             staged.finish(file.fileno(), old)

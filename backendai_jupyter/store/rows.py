@@ -68,6 +68,7 @@ def first_of(new: NewSession, now: float) -> ComputeSession:
         env=new.env,
         slots=new.slots,
         mounts=new.mounts,
+        shows_all=new.shows_all,
         workdir=new.workdir,
         exit=None,
     )
@@ -96,7 +97,7 @@ def kernel_values(kernel: Kernel) -> dict[str, Any]:
         "argv": json.dumps(kernel.argv),
         "env": json.dumps(kernel.env),
         "slots": slots_text(kernel.slots),
-        "mounts": _MOUNTS.dump_json(kernel.mounts).decode(),
+        "mounts": mounts_text(kernel.mounts),
         "exit": exit_text(kernel.exit),
     }
 
@@ -121,6 +122,10 @@ def slots_text(slots: Slots) -> str:
 
 def to_slots(text: str) -> Slots:
     return Slots.from_json(json.loads(text))
+
+
+def mounts_text(mounts: tuple[Mount, ...]) -> str:
+    return _MOUNTS.dump_json(mounts).decode()
 
 
 def to_mounts(text: str) -> tuple[Mount, ...]:
@@ -177,6 +182,7 @@ def _to_kernel(row: Any) -> Kernel:
         env=json.loads(row.env),
         slots=to_slots(row.slots),
         mounts=to_mounts(row.mounts),
+        shows_all=row.shows_all,
         workdir=row.workdir,
         exit=None if row.exit is None else Exit.model_validate_json(row.exit),
     )

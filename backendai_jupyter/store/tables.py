@@ -93,6 +93,8 @@ kernels = sa.Table(
     sa.Column("env", sa.Text, nullable=False),
     sa.Column("slots", sa.Text, nullable=False),  # as asked for; the ledger is in allocations
     sa.Column("mounts", sa.Text, nullable=False),
+    # Whether it shows all folders of its owner, those that are yet to be made included.
+    sa.Column("shows_all", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("workdir", sa.Text, nullable=False),
     sa.Column("exit", sa.Text),
     sa.UniqueConstraint("session_id", "role", "idx"),

@@ -9,13 +9,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from backendai_jupyter.domain.mounts import mount_of
 from backendai_jupyter.domain.records import VFolder, Viewer
+from backendai_jupyter.domain.states import ASSIGNED, Status
 from backendai_jupyter.domain.vfolders import Permission, VFolderStatus, check_name
 from backendai_jupyter.domain.wire import Mount
 from backendai_jupyter.errors import Conflict, LostRace, NotFound
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.portable import insert_if_absent
-from backendai_jupyter.store.rows import to_mounts, visible_to
+from backendai_jupyter.store.rows import mounts_text, to_mounts, visible_to
 from backendai_jupyter.store.tables import kernels, sessions, vfolders
 
 READY = frozenset({VFolderStatus.READY})
@@ -53,6 +55,7 @@ class VFolderStore:
         async with self._database.write() as conn:
             if not await insert_if_absent(conn, vfolders, values):
                 raise _taken(folder.name)
+            await _show(conn, folder)
         return folder
 
     async def list(
@@ -141,7 +144,9 @@ class VFolderStore:
                 raise Conflict(
                     f"There is a folder {back_as!r} already; restore it under another name."
                 ) from None
-            return await _lock(conn, folder_id, viewer, VFolderStatus.READY)
+            restored = await _lock(conn, folder_id, viewer, VFolderStatus.READY)
+            await _show(conn, restored)
+        return restored
 
     async def begin_purge(self, folder_id: str, viewer: Viewer) -> VFolder:
         """Give a folder of the trash up for good, unless a kernel still shows it."""
@@ -219,6 +224,25 @@ async def _is_mounted(conn: AsyncConnection, folder_id: str) -> bool:
     query = sa.select(kernels.c.mounts).join_from(kernels, sessions)
     rows = await conn.execute(query.where(sessions.c.ended_at.is_(None)))
     return any(m.vfolder_id == folder_id for text in rows.scalars() for m in to_mounts(text))
+
+
+async def _show(conn: AsyncConnection, folder: VFolder) -> None:
+    """Let the owner's living kernels that show all folders show this one too.
+
+    Not where another folder has its place, such as one of the same name that is in the trash.
+    """
+    query = sa.select(kernels.c.id, kernels.c.mounts).where(
+        kernels.c.owner == folder.owner,
+        kernels.c.shows_all,
+        kernels.c.status.in_(sorted(ASSIGNED | {Status.PENDING})),
+    )
+    added = mount_of(folder)
+    for row in (await conn.execute(query.with_for_update())).all():
+        mounts = to_mounts(row.mounts)
+        if any(mount.target == added.target for mount in mounts):
+            continue
+        change = sa.update(kernels).where(kernels.c.id == row.id)
+        await conn.execute(change.values(mounts=mounts_text((*mounts, added))))
 
 
 def _update(folder_id: str) -> sa.Update:

@@ -11,10 +11,11 @@ from jupyter_server.services.api.handlers import PathResolverHandler
 from jupyter_server.utils import ensure_async
 from tornado import web
 
+from backendai_jupyter.domain.mounts import HOME
 from backendai_jupyter.domain.records import ComputeSession
 from backendai_jupyter.domain.wire import Mount
 from backendai_jupyter.errors import NotFound
-from backendai_jupyter.manager.vfolders import HOME, contents_path_of
+from backendai_jupyter.manager.vfolders import contents_path_of
 from backendai_jupyter.provisioning.provisioner import BackendAIProvisioner
 from backendai_jupyter.web.base import BackendHandler
 

@@ -95,9 +95,9 @@ class UploadHandler(TusHandler):
     _failure: BackendError | None = None
 
     async def prepare(self) -> None:  # type: ignore[override]  # as its own base class has it
-        override = self.request.headers.get("X-HTTP-Method-Override", "")
-        if self.request.method == "POST" and override:
-            self.request.method = override.upper()
+        override = self.request.headers.get("X-HTTP-Method-Override", "").upper()
+        if self.request.method == "POST" and override in {"PATCH", "DELETE"}:
+            self.request.method = override
         await super().prepare()
         if self.request.method == "PATCH" and not self._finished:
             await ensure_async(self._expect(**self.path_kwargs))
@@ -113,9 +113,9 @@ class UploadHandler(TusHandler):
             raise web.HTTPError(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"expected {UploadContent.media_type}"
             )
-        offset = read_headers(UploadOffset, self.request.headers).offset
+        headers = read_headers(UploadOffset, self.request.headers)
         upload = await self.ask(self.uploads.get(ref, upload_id, self.viewer))
-        upload.check_next(offset, int(self.request.headers.get("Content-Length", 0)))
+        upload.check_next(headers.offset, headers.count)
         assert isinstance(self.request.connection, HTTP1Connection)
         self.request.connection.set_max_body_size(upload.length - upload.offset)
         self._upload = upload

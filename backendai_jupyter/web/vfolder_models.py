@@ -136,9 +136,10 @@ class UploadLength(Asked):
 
 
 class UploadOffset(Asked):
-    """How much of a file its client believes to be there."""
+    """How much of a file its client believes to be there, and how much it sends."""
 
     offset: Annotated[int, Field(alias="Upload-Offset", ge=0, le=MAX_UPLOAD_BYTES)]
+    count: Annotated[int, Field(alias="Content-Length", ge=0)] = 0
 
 
 class Upload(Model):

@@ -161,7 +161,7 @@ async def test_a_folder_is_renamed_and_purged_only_when_no_kernel_shows_it(
     refused = await server.request("PATCH", where, json={"name": renamed})
     assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
     by_browser = await server.request("PATCH", f"api/contents/{folder}", json={"path": renamed})
-    assert by_browser.status_code == 409
+    assert by_browser.status_code == 403  # a conflict would make JupyterLab offer to overwrite
     assert (await server.delete(f"api/kernels/{kernel_id}")).status_code == 204
     assert (await server.request("PATCH", where, json={"name": renamed})).is_success
     where = f"backendai/v1/vfolders/{renamed}"
@@ -215,3 +215,49 @@ async def test_a_kernel_that_is_killed_leaves_no_mount_behind(server: RunningSer
         assert await channels.run(code) == "KernelDied"
     assert (await server.delete(f"api/kernels/{kernel_id}")).status_code == 204
     await eventually(lambda: mounts_here(server) == before)
+
+
+async def test_a_folder_that_is_made_while_a_kernel_runs_appears_in_it(
+    server: RunningServer,
+) -> None:
+    """And is there after a restart, is writable, cannot be purged, and leaves no mount behind."""
+    before = Path("/proc/self/mountinfo").read_text()
+    kernel_id = await started(server)
+    async with Channels.open(server, kernel_id) as kernel:
+        folder = await make_folder(server)
+        fixed = await make_folder(server, permission="ro", host="second")
+        await put(server, f"{folder}/a.txt", "from the browser")
+        code = f"{WRITE}\nprint(open('/home/work/{folder}/a.txt').read())"
+
+        async def seen() -> bool:
+            return await kernel.run(code) == "from the browser\n"
+
+        await eventually(seen)
+        assert await kernel.run(f"print(write('/home/work/{folder}/b.txt'))") == "written\n"
+        assert await read(server, f"{folder}/b.txt") == "x"
+        assert await kernel.run(f"print(write('/home/work/{fixed}/b.txt'))") == "EROFS\n"
+        assert (await server.delete(f"api/contents/{folder}")).status_code == 204
+        purge = await server.post(f"backendai/v1/vfolders/{folder}/purge")
+        assert purge.status_code == 409
+        assert await seen()  # what is in the trash stays where it is in use
+        assert (await server.post(f"api/kernels/{kernel_id}/restart")).is_success
+    async with Channels.open(server, kernel_id) as kernel:
+        assert await kernel.run(f"print(open('/home/work/{folder}/b.txt').read())") == "x\n"
+    assert (await server.delete(f"api/kernels/{kernel_id}")).status_code == 204
+    assert (await server.post(f"backendai/v1/vfolders/{folder}/purge")).status_code == 204
+    assert Path("/proc/self/mountinfo").read_text() == before
+
+
+async def test_a_kernel_that_asked_for_some_folders_gets_no_other_one(
+    server: RunningServer,
+) -> None:
+    chosen = await make_folder(server)
+    kernel_id = await started(server, backendai={"mounts": [chosen]})
+    other = await make_folder(server)
+    async with Channels.open(server, kernel_id) as kernel:
+        assert (await server.post(f"api/kernels/{kernel_id}/restart")).is_success
+    async with Channels.open(server, kernel_id) as kernel:
+        listed = await kernel.run("import os; print(sorted(os.listdir('/home/work')))")
+    assert chosen in listed
+    assert other not in listed
+    assert (await server.delete(f"api/kernels/{kernel_id}")).status_code == 204

@@ -79,27 +79,33 @@ async def download(server: RunningServer, path: str, **headers: str) -> httpx.Re
     return await server.get(f"{API}/data/files", params={"path": path}, headers=headers)
 
 
-async def vfolder(*words: str | Path, env: Mapping[str, str], code: int = 0) -> str:
-    """Run a command and return what it printed; the error if it is to fail."""
-    process = await asyncio.create_subprocess_exec(
+async def started(*words: str | Path, env: Mapping[str, str]) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
         str(JUPYTER),
         *("backendai", "vfolder", *map(str, words)),
         env=dict(env),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
+
+
+async def vfolder(*words: str | Path, env: Mapping[str, str], code: int = 0) -> str:
+    """Run a command and return what it printed; the error if it is to fail."""
+    process = await started(*words, env=env)
     out, err = await process.communicate()
     assert process.returncode == code, err.decode()
     return (err if code else out).decode()
 
 
 @asynccontextmanager
-async def bad_connection(server: RunningServer, *, after: int) -> AsyncIterator[dict[str, str]]:
+async def bad_connection(
+    server: RunningServer, *, after: int, cuts: int = 3, silent: bool = False
+) -> AsyncIterator[dict[str, str]]:
     """Yield an environment in which the server is reached by connections that soon break.
 
-    Each of the first transfers ends after some bytes of it; what is short gets through.
+    Each of the first transfers ends after some bytes of it; what is short gets through.  A
+    ``silent`` break is one that nobody is told of: what is sent then goes nowhere.
     """
-    cuts = 3
 
     async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         nonlocal cuts
@@ -108,6 +114,8 @@ async def bad_connection(server: RunningServer, *, after: int) -> AsyncIterator[
             passed += len(block)
             if cuts > 0 and passed > after:
                 cuts -= 1
+                while silent and await source.read(64 * 1024):
+                    """It goes nowhere."""
                 break
             target.write(block)
             await target.drain()
@@ -225,6 +233,8 @@ async def test_the_protocol_is_kept_to_the_letter(server: RunningServer) -> None
     override = {**BYTES_FOLLOW, "Upload-Offset": "0", "X-HTTP-Method-Override": "PATCH"}
     assert (await server.post(upload, headers=override, content=b"x")).status_code == 204
     assert await offset_of(server, upload) == 1
+    nonsense = {**override, "X-HTTP-Method-Override": "RESPOND"}
+    assert (await server.post(upload, headers=nonsense)).status_code == 405
     assert (await server.request("DELETE", upload, headers=TUS)).status_code == 204
     assert (await server.request("HEAD", upload, headers=TUS)).status_code == 404
 
@@ -336,6 +346,28 @@ async def test_a_command_goes_on_over_a_bad_connection(
     content = source.read_bytes()
     assert contents_of(tmp_path) == {"back.bin": content, "content.bin": content}
     assert "content.bin" not in str((await server.get(f"{API}/data/uploads")).json())
+
+
+async def test_a_killed_command_goes_on_when_it_is_run_again(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    source = tmp_path / "resumed.bin"
+    source.write_bytes(b"0123456789abcdef" * MIB)  # 16 MiB
+
+    async def half_there() -> str | None:
+        uploads = (await server.get(f"{API}/data/uploads")).json()
+        begun = (one for one in uploads if one["path"] == source.name and one["offset"] > 0)
+        return next((str(one["id"]) for one in begun), None)
+
+    async with bad_connection(server, after=5 * MIB, cuts=1, silent=True) as env:
+        process = await started("upload", source, "data", env=env)
+        upload = await eventually(half_there)
+        process.kill()
+        await process.communicate()
+    await vfolder("upload", source, "data", env=server.env)
+    # It is the first upload that is complete, and not another one that began anew.
+    assert await offset_of(server, f"{API}/data/uploads/{upload}") == 16 * MIB
+    assert (await download(server, source.name)).content == source.read_bytes()
 
 
 def tree(top: Path) -> Path:

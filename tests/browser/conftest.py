@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
+from tests.browser.file_browser import FileBrowser, Folder, make_folder
 from tests.browser.lab import HEIGHT, WIDTH, Lab, chromium, lab_server
 from tests.server import RunningServer
 
@@ -66,3 +67,15 @@ async def lab(open_window: OpenWindow, server: RunningServer) -> AsyncIterator[L
         yield window
     for session in (await server.get("api/sessions")).json():
         await server.delete(f"api/sessions/{session['id']}")
+
+
+@pytest.fixture
+def files(lab: Lab) -> FileBrowser:
+    """The file browser of the window ``lab``."""
+    return FileBrowser(lab)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def folder(server: RunningServer) -> Folder:
+    """An empty virtual folder on the shared server."""
+    return await make_folder(server)

@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import quote
 
 from playwright.async_api import (
     Browser,
@@ -85,9 +86,9 @@ class Lab:
         if not any(expected in problem for expected in self.expected_problems):
             self.problems.append(problem)
 
-    async def open(self, notebook: str = "") -> None:
-        """Load JupyterLab in a clean workspace, with a notebook if one is named."""
-        tree = f"/tree/{notebook}" if notebook else ""
+    async def open(self, path: str = "") -> None:
+        """Load JupyterLab in a clean workspace, and open a file or directory if one is named."""
+        tree = f"/tree/{quote(path)}" if path else ""
         await self.page.goto(f"{self.server.url}lab{tree}?token={self.server.token}&reset")
         await self.page.locator("#jp-main-dock-panel").wait_for()
 
@@ -149,5 +150,5 @@ async def write_notebook(server: RunningServer, path: str, *, backendai: object)
     content = {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata}
     content["cells"] = [cell | {"execution_count": None}]
     model = {"type": "notebook", "format": "json", "content": content}
-    answer = await server.request("PUT", f"api/contents/{path}", content=json.dumps(model))
+    answer = await server.request("PUT", f"api/contents/{quote(path)}", content=json.dumps(model))
     assert answer.is_success, answer.text

@@ -98,6 +98,13 @@ class KernelRuntime(Protocol):
         """Return every container this agent owns, dead ones included."""
         ...
 
+    async def pid(self, kernel_id: str) -> int | None:
+        """Return a process of this node that has the program's view of the file system.
+
+        None if there is no such view, or no program.
+        """
+        ...
+
     async def log_tail(self, kernel_id: str, *, max_bytes: int) -> str:
         """Return the end of what the program wrote to stdout and stderr."""
         ...

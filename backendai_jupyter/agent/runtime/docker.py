@@ -129,6 +129,9 @@ class DockerRuntime:
     async def list(self) -> list[ContainerState]:
         return await self._call("list its containers", self._list)
 
+    async def pid(self, kernel_id: str) -> int | None:
+        return await self._call("find the kernel's process", lambda: self._pid(kernel_id))
+
     async def log_tail(self, kernel_id: str, *, max_bytes: int) -> str:
         return await self._call("read the log", lambda: self._log_tail(kernel_id, max_bytes))
 
@@ -236,6 +239,13 @@ class DockerRuntime:
     def _list(self) -> States:
         states = (self._state(found) for found in self._containers())
         return [state for state in states if state is not None]
+
+    def _pid(self, kernel_id: str) -> int | None:
+        for found in self._containers(kernel_id):
+            if found["State"] == "running":
+                state = self._client.inspect_container(found["Id"])["State"]
+                return state["Pid"] or None
+        return None
 
     def _log_tail(self, kernel_id: str, max_bytes: int) -> str:
         found = max(self._containers(kernel_id), key=_generation, default=None)

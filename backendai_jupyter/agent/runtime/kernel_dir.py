@@ -84,7 +84,7 @@ class KernelDir:
             # As jupyter_client does for a local kernel: what it started is interrupted too.
             # In a sandbox its first process leads the group and is deaf to all but SIGKILL.
             group = os.getpgid(pid)
-            if group in (pid, self._sandbox_init()):
+            if group in (pid, self.sandbox_pid()):
                 os.killpg(group, signum)
             else:
                 os.kill(pid, signum)
@@ -92,7 +92,7 @@ class KernelDir:
 
     def kill_all(self) -> None:
         """Kill everything the kernel consists of; the keeper sees it and ends."""
-        first = self._sandbox_init()  # Linux kills a PID space with its first process
+        first = self.sandbox_pid()  # Linux kills a PID space with its first process
         with contextlib.suppress(ProcessLookupError):
             if first is not None:
                 os.kill(first, signal.SIGKILL)
@@ -120,7 +120,8 @@ class KernelDir:
         except (OSError, ValueError):
             return None
 
-    def _sandbox_init(self) -> int | None:
+    def sandbox_pid(self) -> int | None:
+        """Return the pid of the sandbox's first process, while it lives."""
         child = self._child()
         try:
             first = int(json.loads((self.path / "sandbox.json").read_text())["child-pid"])
@@ -132,7 +133,7 @@ class KernelDir:
     def _program(self) -> int | None:
         if not (self.path / "sandbox.json").exists():
             return self._child()
-        first = self._sandbox_init()
+        first = self.sandbox_pid()
         if first is None:
             return None
         # The sandbox's first process reaps orphans as well; the program is its pid 2.

@@ -116,6 +116,12 @@ class ProcessRuntime:
     async def list(self) -> list[ContainerState]:
         return [await self._state(kernel) for kernel in tuple(self._kernels.values())]
 
+    async def pid(self, kernel_id: str) -> int | None:
+        kernel = self._kernels.get(kernel_id)
+        if kernel is None or not self._sandbox.confined:
+            return None
+        return await asyncio.to_thread(kernel.directory.sandbox_pid)
+
     async def log_tail(self, kernel_id: str, *, max_bytes: int) -> str:
         kernel = self._kernels.get(kernel_id)
         if kernel is None:

@@ -195,6 +195,19 @@ async def test_a_signal_is_delivered_once(start: Start) -> None:
     assert node.runtime.signals == [("k", signal.SIGINT), ("k", signal.SIGTERM)]
 
 
+async def test_a_folder_that_cannot_be_added_comes_with_the_next_program(start: Start) -> None:
+    one = await start()
+    folder = Mount(source="/v/1", target="/home/work/data")
+    await one.assign()
+    await one.until(Phase.RUNNING)
+    await one.assign(mounts=(folder,), signal=Signal(seq=1, signum=2))
+    await eventually(lambda: one.runtime.signals)  # the kernel goes on, and is obeyed
+    assert one.runtime.specs["k"].mounts == ()
+    await one.assign(generation=2, mounts=(folder,))
+    await one.until(Phase.RUNNING, generation=2)
+    assert one.runtime.specs["k"].mounts == (folder,)
+
+
 async def test_an_end_that_was_asked_for_is_not_announced_as_a_death(start: Start) -> None:
     node = await start()
     await node.assign()

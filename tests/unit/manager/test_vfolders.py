@@ -145,6 +145,39 @@ async def test_a_folder_of_a_host_that_is_not_configured_any_more_is_mounted_onl
     assert [m.vfolder_name for m in await vfolders.mounts(me, [MountOption("b")])] == ["b"]
 
 
+async def test_a_folder_that_is_away_is_mounted_only_if_asked_for(
+    vfolders: VFolders, hosts: dict[str, VFolderHost], me: Viewer
+) -> None:
+    await vfolders.create("a", me)
+    await vfolders.create("b", me, host="nfs")
+    hosts["nfs"].root.rename(hosts["nfs"].root.with_name("unmounted"))
+    assert [m.vfolder_name for m in await vfolders.mounts(me, None)] == ["a"]
+    assert [m.vfolder_name for m in await vfolders.mounts(me, [MountOption("b")])] == ["b"]
+
+
+async def test_a_directory_of_this_machine_is_mounted_under_its_name_if_that_is_free(
+    vfolders: VFolders, me: Viewer
+) -> None:
+    here = await vfolders.mount_of(Path("/somewhere/here"), me, beside=[])
+    assert here == Mount(source="/somewhere/here", target="/home/work/here")
+    again = await vfolders.mount_of(Path("/elsewhere/here"), me, beside=[here])
+    assert again == Mount(source="/elsewhere/here", target="/home/work/.cwd")
+    top = await vfolders.mount_of(Path("/"), me, beside=[])
+    assert top == Mount(source="/", target="/home/work/.cwd")
+
+
+async def test_a_directory_in_a_folder_is_mounted_as_that_folder(
+    vfolders: VFolders, me: Viewer
+) -> None:
+    folder = await vfolders.create("a", me, permission=Permission.READ_ONLY)
+    (expected,) = await vfolders.mounts(me, None)
+    inside = directory_of(folder) / "deep"
+    assert await vfolders.mount_of(inside, me, beside=[]) == expected
+    taken = mount("b", "a")
+    beside_it = await vfolders.mount_of(inside, me, beside=[taken])
+    assert (beside_it.target, beside_it.readonly) == ("/home/work/.cwd", True)
+
+
 @pytest.mark.parametrize(
     ("wanted", "targets"),
     [

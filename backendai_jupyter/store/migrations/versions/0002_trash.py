@@ -1,4 +1,4 @@
-"""Folders in the trash, and read-only ones."""
+"""Folders in the trash, read-only ones, and kernels that show every new one."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ def upgrade() -> None:
         sa.Column("permission", sa.String(2), nullable=False, server_default="rw"),
     )
     op.add_column("vfolders", sa.Column("trashed_at", sa.Double()))
+    op.add_column(
+        "kernels",
+        sa.Column("shows_all", sa.Boolean(), nullable=False, server_default=sa.false()),
+    )
     op.drop_index(_NAMES, "vfolders")
     _create_index("status = 'ready'")
 
@@ -26,6 +30,7 @@ def downgrade() -> None:
     op.execute("DELETE FROM vfolders WHERE status <> 'ready'")
     op.drop_index(_NAMES, "vfolders")
     _create_index("status <> 'deleted'")
+    op.drop_column("kernels", "shows_all")
     op.drop_column("vfolders", "trashed_at")
     op.drop_column("vfolders", "permission")
 
