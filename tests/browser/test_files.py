@@ -124,10 +124,9 @@ async def test_a_click_on_a_path_in_a_traceback_opens_that_file(
     await files.lab.start_notebook()
     output = await files.lab.run("from lib.mod import fail; fail()")
     await expect(output).to_contain_text("ValueError: here")
-    link = output.get_by_role("link", name=f"/home/work/{folder.name}/lib/mod.py")
-    print(await output.inner_html())
-    await link.first.click()
+    await output.get_by_role("link", name=f"~/{folder.name}/lib/mod.py:2").click()
     await expect(editor(files.lab)).to_contain_text("raise ValueError('here')")
+    await expect(files.page.locator("#jp-main-statusbar")).to_contain_text("Ln 2")
 
 
 async def test_a_protected_folder_can_be_read_and_says_that_it_cannot_be_written(
