@@ -7,9 +7,11 @@ import asyncio
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.serverapp import ServerApp
 from jupyter_server.utils import ensure_async
+from traitlets import TraitError
 
 from backendai_jupyter.config import BackendAI, BackendAIAgent
 from backendai_jupyter.contents.manager import VFolderContentsManager
+from backendai_jupyter.errors import BackendError
 from backendai_jupyter.provisioning.backend import Backend
 from backendai_jupyter.provisioning.backends import BACKENDS
 from backendai_jupyter.provisioning.kernel_manager import (
@@ -35,8 +37,12 @@ class BackendAIExtension(ExtensionApp):
 
         The backend starts here as well: contents and kernelspecs are asked for at once.
         """
-        self.backend = Backend(serverapp.config)
-        self.backend.start()
+        try:
+            self.backend = Backend(serverapp.config)
+            self.backend.start()
+        except (BackendError, TraitError, OSError) as error:
+            # jupyter_server would go on without us, and show its own files in place of folders.
+            raise SystemExit(f"The Backend.AI extension cannot start. {error}") from error
         BACKENDS.serve(self.backend)
         serverapp.kernel_manager_class = BackendAIMappingKernelManager
         serverapp.kernel_spec_manager_class = BackendAIKernelSpecManager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +14,9 @@ from backendai_jupyter.cli.database import LocalDatabase
 from backendai_jupyter.config import BackendAI, BackendAIAgent
 from backendai_jupyter.domain.records import Viewer
 from backendai_jupyter.manager.uploads import names_in, open_home
-from backendai_jupyter.manager.vfolders import VFolders
+from backendai_jupyter.manager.vfolders import VFolders, prepare_hosts
 from backendai_jupyter.storage.files import reading, replacing
-from backendai_jupyter.storage.hosts import prepare_all
+from backendai_jupyter.store.hosts import VFolderHostStore
 from backendai_jupyter.store.vfolders import VFolderStore
 from backendai_jupyter.web import vfolder_queries as queries
 from backendai_jupyter.web.vfolder_models import (
@@ -125,7 +124,7 @@ class LocalFolders:
         database, viewer = await self._database.open()
         hosts = self._settings.hosts()
         default_host = self._settings.default_vfolder_host
-        await asyncio.to_thread(prepare_all, hosts, needed=default_host)
+        await prepare_hosts(VFolderHostStore(database), hosts, needed=default_host)
         vfolders = VFolders(
             VFolderStore(database),
             hosts=hosts,

@@ -24,8 +24,9 @@ from backendai_jupyter.domain.wire import Mount
 from backendai_jupyter.errors import BackendError, Conflict, InvalidInput, NotFound, Unavailable
 from backendai_jupyter.storage import trees
 from backendai_jupyter.storage.beneath import Home
-from backendai_jupyter.storage.hosts import Space, VFolderHost, read_markers
+from backendai_jupyter.storage.hosts import Space, VFolderHost, prepare_all, read_markers
 from backendai_jupyter.storage.removal import remove_path, sweep
+from backendai_jupyter.store.hosts import VFolderHostStore
 from backendai_jupyter.store.vfolders import VFolderStore
 
 log = logging.getLogger(__name__)
@@ -220,7 +221,7 @@ class VFolders:
         So what protects a folder protects it from a batch run inside it as well.
         """
         folders = await self._store.list(viewer)
-        folder = next((f for f in folders if directory.is_relative_to(f.path)), None)
+        folder = next((f for f in folders if directory.is_relative_to(_real(f.path))), None)
         name = directory.name if folder is None else folder.name
         if not name or any(mount.target == str(HOME / name) for mount in beside):
             name = UNNAMED_DIRECTORY
@@ -273,6 +274,20 @@ def kernel_path_of(contents_path: str, mounts: Sequence[Mount]) -> str | None:
     return None if mount is None else str(PurePosixPath(mount.target, *names[1:]))
 
 
+async def prepare_hosts(
+    store: VFolderHostStore, hosts: Mapping[str, VFolderHost], *, needed: str
+) -> None:
+    """Make hosts ready, if they are what they were when they were used before.
+
+    Raises ``Unavailable`` if the ``needed`` one is not; of the others it says so in the log.
+    """
+    known = await store.markers()
+    await asyncio.to_thread(prepare_all, hosts, needed=needed, known=known)
+    markers = await asyncio.to_thread(read_markers, hosts)
+    if markers.keys() - known.keys():
+        await store.remember(markers)
+
+
 def workdir_of(contents_path: str, mounts: Sequence[Mount]) -> str:
     """Return where a kernel works for a directory of the file browser.
 
@@ -293,9 +308,15 @@ def contents_path_of(path: str, mounts: Sequence[Mount]) -> str | None:
 def workdir_of_host(directory: Path, mounts: Sequence[Mount]) -> str | None:
     """Return where a kernel sees a host directory, or None if no mount shows it."""
     for mount in mounts:
-        if directory.is_relative_to(mount.source):
-            return str(PurePosixPath(mount.target) / directory.relative_to(mount.source))
+        source = _real(mount.source)
+        if directory.is_relative_to(source):
+            return str(PurePosixPath(mount.target) / directory.relative_to(source))
     return None
+
+
+def _real(path: str) -> str:
+    """Return a host's path without links, as the working directory of a batch run is given."""
+    return os.path.realpath(path)  # a few calls that the system answers from memory
 
 
 def _space_of(host: VFolderHost) -> Space | None:

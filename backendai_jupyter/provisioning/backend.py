@@ -13,7 +13,7 @@ import os
 import platform
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,10 +34,12 @@ from backendai_jupyter.config import BackendAI, BackendAIAgent
 from backendai_jupyter.domain.resources import parse_size
 from backendai_jupyter.errors import BackendError, Unavailable
 from backendai_jupyter.manager.manager import Manager
+from backendai_jupyter.manager.vfolders import prepare_hosts
 from backendai_jupyter.provisioning.instance import Facts, Instance, new_cluster_id
 from backendai_jupyter.provisioning.reap import end_sessions, reap
-from backendai_jupyter.storage.hosts import prepare_all
+from backendai_jupyter.storage.hosts import VFolderHost
 from backendai_jupyter.store.engine import Database
+from backendai_jupyter.store.hosts import VFolderHostStore
 from backendai_jupyter.store.migrate import upgrade
 from backendai_jupyter.store.sessions import SessionStore
 from backendai_jupyter.supervisor import Supervisor
@@ -139,9 +141,8 @@ class _Parts:
         self._undo.append(lambda: relay.close(stop=True))
         runtimes = self._runtimes(instance, use_docker)
         await asyncio.gather(
-            self._open_database(),
+            self._open_storage(hosts),
             relay.open(),
-            asyncio.to_thread(prepare_all, hosts, needed=self._settings.default_vfolder_host),
             *(self._open_runtime(r) for r in runtimes),
         )
         cluster, live, sealer = MemoryClusterStore(), MemoryLiveStore(), Sealer()
@@ -228,6 +229,11 @@ class _Parts:
     async def _open_runtime(self, runtime: KernelRuntime) -> None:
         await runtime.open()
         self._undo.append(runtime.close)
+
+    async def _open_storage(self, hosts: Mapping[str, VFolderHost]) -> None:
+        await self._open_database()
+        store = VFolderHostStore(self._database)
+        await prepare_hosts(store, hosts, needed=self._settings.default_vfolder_host)
 
     async def _open_database(self) -> None:
         url = self._settings.database_url

@@ -64,12 +64,14 @@ class VFolderHost:
     def folder_path(self, user_id: str, folder_id: str) -> Path:
         return self.root / user_id / folder_id
 
-    def prepare(self) -> None:
+    def prepare(self, known: str | None = None) -> None:
         """Make the managers' own directories, and the marker unless there is one.
 
-        Raises ``Unavailable`` where that is not possible.
+        ``known`` is the id that the host had when it was used before.  Raises ``Unavailable``
+        where it has another one now or none, and where it cannot be used.
         """
         try:
+            self._check(known)
             # Not more than one level: a mount point that is missing shall not become a directory.
             self.root.mkdir(mode=0o711, exist_ok=True)
             for path in (self.root / _OWN, self.staging, self.uploads, self.checkpoints):
@@ -81,6 +83,21 @@ class VFolderHost:
                 f"The vfolder host {self.name!r} cannot be used: {self.root}: {error.strerror}. "
                 "Mount it, or change BackendAI.vfolder_hosts."
             ) from error
+
+    def _check(self, known: str | None) -> None:
+        """Refuse a mount point that is empty, or where another disk is."""
+        path, found = self.root / _OWN / _MARKER, self.marker()
+        if known is not None and found != known:
+            what = "nothing" if found is None else "something else"
+            raise Unavailable(
+                f"At {self.root}, where the vfolder host {self.name!r} should be, {what} is "
+                f"mounted: its marker file {path} had the id {known}. Mount the host; if it has "
+                f'moved to a new disk on purpose, write {{"id": "{known}"}} to that file.'
+            )
+        if found is None and path.exists():
+            raise Unavailable(
+                f"The marker file {path} of the vfolder host {self.name!r} cannot be read."
+            )
 
     def marker(self) -> str | None:
         """Return the id in the marker, or None where there is none to be read."""
@@ -103,7 +120,10 @@ class VFolderHost:
     def _write_marker(self) -> None:
         path = self.root / _OWN / _MARKER
         partial = path.with_name(f"{_MARKER}.{uuid.uuid4().hex}")
-        partial.write_text(json.dumps({"name": self.name, "id": str(uuid.uuid4())}))
+        with partial.open("x") as file:
+            json.dump({"name": self.name, "id": str(uuid.uuid4())}, file)
+            file.flush()
+            os.fsync(file.fileno())
         try:
             with contextlib.suppress(FileExistsError):  # another manager was faster
                 os.link(partial, path)
@@ -111,14 +131,15 @@ class VFolderHost:
             partial.unlink()
 
 
-def prepare_all(hosts: Mapping[str, VFolderHost], *, needed: str) -> None:
+def prepare_all(hosts: Mapping[str, VFolderHost], *, needed: str, known: Mapping[str, str]) -> None:
     """Make hosts ready; blocks.  One that is not mounted keeps only its own folders away.
 
-    Raises ``Unavailable`` if it is the ``needed`` one.
+    ``known`` are the ids that they had before.  Raises ``Unavailable`` if the host that is
+    not mounted is the ``needed`` one.
     """
     for host in hosts.values():
         try:
-            host.prepare()
+            host.prepare(known.get(host.name))
         except Unavailable as error:
             if host.name == needed:
                 raise

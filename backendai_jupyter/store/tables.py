@@ -148,6 +148,14 @@ allocations = sa.Table(
     sa.Column("freed_at", sa.Double),
 )
 
+# The ids in the marker files: what is mounted may be another disk, or nothing.
+vfolder_hosts = sa.Table(
+    "vfolder_hosts",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("marker", sa.String(64), nullable=False),
+)
+
 vfolders = sa.Table(
     "vfolders",
     metadata,

@@ -68,28 +68,50 @@ async def one_that_waits(server: RunningServer) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("setting", "named"),
+    ("config", "says"),
     [
         pytest.param(
+            "c.BackendAI.vfolder_hosts = {'local': '/no/such/mount/point'}",
+            "'local' cannot be used: /no/such/mount/point: No such file or directory",
+            id="not mounted",
+        ),
+        pytest.param(
             "c.BackendAI.vfolder_hosts = {'a b': '/mnt'}",
-            "BackendAI.vfolder_hosts['a b']",
+            "BackendAI.vfolder_hosts['a b']: names consist of",
             id="name",
         ),
         pytest.param(
             "c.BackendAIAgent.vfolder_hosts = {'nfs': 'mnt'}",
-            "BackendAIAgent.vfolder_hosts['nfs']",
+            "BackendAIAgent.vfolder_hosts['nfs']: expected the absolute path",
             id="path",
         ),
         pytest.param(
-            "c.BackendAI.vfolder_hosts = {'nfs': '/does/not/exist'}",
-            "The vfolder host 'nfs' cannot be used",
-            id="not mounted",
+            "c.BackendAI.default_vfolder_host = 'nfs'",
+            "there is no vfolder host 'nfs'; known are local",
+            id="unknown",
         ),
+        pytest.param("c.BackendAIAgent.kernel_uid = 0", "must be above 0", id="malformed"),
     ],
 )
-async def test_a_server_says_at_its_start_which_host_is_wrong(
-    short_tmp_path: Path, setting: str, named: str
+async def test_a_server_that_cannot_have_folders_does_not_start_and_says_why(
+    short_tmp_path: Path, config: str, says: str
 ) -> None:
-    config = f"c.BackendAIAgent.runtime = 'process'\n{setting}\n"
-    async with RunningServer(short_tmp_path, config=config) as server:
-        assert f"error linking extension: {named}" in server.log
+    """It would otherwise serve the files of its working directory."""
+    with pytest.raises(AssertionError, match="the server did not start") as ended:
+        await RunningServer(short_tmp_path, config=config).start()
+    assert says in str(ended.value)
+    assert "is running at" not in str(ended.value)
+
+
+async def test_a_server_whose_folders_are_elsewhere_than_before_does_not_start(
+    short_tmp_path: Path,
+) -> None:
+    config = f"c.BackendAI.vfolder_hosts = {{'local': {str(short_tmp_path / 'disk')!r}}}"
+    async with RunningServer(short_tmp_path, config=config):
+        pass
+    (short_tmp_path / "disk").rename(short_tmp_path / "unmounted")
+    with pytest.raises(AssertionError, match="nothing is mounted: its marker file"):
+        await RunningServer(short_tmp_path, config=config).start()
+    (short_tmp_path / "unmounted").rename(short_tmp_path / "disk")
+    async with RunningServer(short_tmp_path, config=config):
+        pass

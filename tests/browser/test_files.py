@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from playwright.async_api import Locator, expect
+from playwright.async_api import Locator, Response, expect
 
 from tests.browser.file_browser import FileBrowser, Folder, make_folder
 from tests.browser.lab import Lab, write_notebook
@@ -38,11 +38,10 @@ async def test_a_file_of_a_kernel_appears_and_its_change_is_noticed_when_an_edit
     await expect(files.lab.file("notes.txt")).to_be_visible()
     await files.enter("notes.txt")
     await expect(editor(files.lab)).to_have_text("first")
-    await files.page.locator(".lm-TabBar-tabLabel").get_by_text("Untitled.ipynb").click()
-    await expect(
-        await files.lab.run("open('notes.txt', 'w').write('by the kernel')")
-    ).to_contain_text("13")
-    await files.page.locator(".lm-TabBar-tabLabel").get_by_text("notes.txt").click()
+    await turn_to(files.lab, "Untitled.ipynb")
+    output = await files.lab.run("open('notes.txt', 'w').write('by the kernel')")
+    await expect(output).to_contain_text("13")
+    await turn_to(files.lab, "notes.txt")
     await type_into(files.lab, "mine")
     await files.page.keyboard.press("Control+s")
     await expect(files.lab.dialog).to_contain_text("File Changed")
@@ -132,7 +131,8 @@ async def test_a_click_on_a_path_in_a_traceback_opens_that_file(
 async def test_a_protected_folder_can_be_read_and_says_that_it_cannot_be_written(
     files: FileBrowser, folder: Folder, server: RunningServer
 ) -> None:
-    files.lab.expected_problems = ("403 (Forbidden)",)
+    # The second: JupyterLab's New Folder shows the reason in a dialog and also throws it.
+    files.lab.expected_problems = ("403 (Forbidden)", "uncaught: The folder")
     folder.write("fixed.txt", "fixed")
     await write_notebook(server, f"{folder.name}/fixed.ipynb", backendai={})
     await folder.protect()
@@ -140,37 +140,57 @@ async def test_a_protected_folder_can_be_read_and_says_that_it_cannot_be_written
     await files.open(folder.name)
     await files.enter("fixed.txt")
     await expect(editor(files.lab)).to_have_text("fixed")
+    label = files.page.locator(".jp-ToolbarLabelComponent:visible")
+    await expect(label).to_have_text("file is read-only")
     await type_into(files.lab, "changed")
     await files.page.keyboard.press("Control+s")
-    await expect(files.page.locator(".Toastify__toast")).to_contain_text("is read-only")
+    await expect(files.page.locator(".Toastify__toast")).to_contain_text("fixed.txt is read-only")
     await files.press("New Folder")
-    await expect(files.lab.dialog).to_contain_text("read-only")
+    await expect(files.lab.dialog).to_contain_text(f"The folder '{folder.name}' is read-only.")
     await files.lab.answer("Close")
     await files.choose("fixed.txt", "Delete")
     await files.lab.answer("Delete")
-    await expect(files.lab.dialog).to_contain_text("read-only")
+    await expect(files.lab.dialog).to_contain_text(f"The folder '{folder.name}' is read-only.")
     await files.lab.answer("Close")
     await files.enter("fixed.ipynb")
-    await expect(files.page.locator(".jp-NotebookPanel:visible .jp-Toolbar")).to_contain_text(
-        "is read-only"
-    )
+    await expect(label).to_have_text("notebook is read-only")
     assert folder.contents() == before
 
 
-async def test_a_notebook_goes_back_to_its_checkpoint_which_leaves_nothing_in_the_folder(
-    files: FileBrowser, folder: Folder, server: RunningServer
+async def test_a_file_goes_back_to_its_checkpoint_of_which_nothing_is_in_the_folder(
+    files: FileBrowser, folder: Folder
 ) -> None:
-    folder.write("sub/notes.txt", "first")
+    folder.write("sub/notes.txt", "old")
     await files.open(f"{folder.name}/sub")
     await files.enter("notes.txt")
-    await type_into(files.lab, "saved")
-    await files.lab.choose("File", "Save Text")
-    await eventually(lambda: folder.read("sub/notes.txt") == "saved")
+    for text in ("first", "second"):
+        await type_into(files.lab, text)
+        async with files.page.expect_response(makes_checkpoint):
+            await files.lab.choose("File", "Save Text")
+        assert folder.read("sub/notes.txt") == text
+    await type_into(files.lab, "not saved")
+    folder.write("sub/notes.txt", "by somebody else")
+    await files.lab.choose("File", "Revert Text to Checkpoint…")
+    await expect(files.lab.dialog).to_contain_text("Revert Text to checkpoint")
+    await files.lab.answer("Revert")
+    await expect(editor(files.lab)).to_have_text("second")
+    assert folder.contents() == {"sub/notes.txt": b"second"}
+    assert folder.tree() == {"sub", "sub/notes.txt"}
+
+
+def makes_checkpoint(answer: Response) -> bool:
+    """Whether this ends a save: JupyterLab makes the checkpoint last, and shows nothing of it."""
+    return answer.request.method == "POST" and "/checkpoints?" in answer.url
 
 
 def editor(lab: Lab) -> Locator:
     """Return what the text editor in front shows."""
     return lab.page.locator(".jp-FileEditor:visible .cm-content")
+
+
+async def turn_to(lab: Lab, name: str) -> None:
+    """Click the tab of a file that is open."""
+    await lab.page.locator(".lm-TabBar-tabLabel").get_by_text(name, exact=True).click()
 
 
 async def type_into(lab: Lab, text: str) -> None:

@@ -86,7 +86,7 @@ async def test_an_upload_over_a_file_asks_and_then_replaces_it(
 async def test_download_gives_exactly_the_file(
     files: FileBrowser, folder: Folder, server: RunningServer
 ) -> None:
-    await write_notebook(server, f"{folder.name}/50% #1?.ipynb", backendai={})
+    await write_notebook(server, f"{folder.name}/50% #1 é.ipynb", backendai={})
     folder.write("Grüße & 数据;1.html", "<script>alert(1)</script>")
     (folder.disk / "large.bin").write_bytes(BYTES)
     (folder.disk / "empty").touch()

@@ -23,12 +23,8 @@ from backendai_jupyter.domain.wire import Connection
 
 KEY = "the-key-of-this-kernel"
 TIMEOUT_S = 30.0
-# ipykernel drops what its own sending thread has not sent a thousand messages later, which
-# happens where processors are scarce.  The relay is connected by the time this line runs.
-KEEP_ALL = (
-    "--IPKernelApp.exec_lines=(lambda thread: thread.schedule(lambda: thread.socket.setsockopt("
-    "__import__('zmq').SNDHWM, 0)))(get_ipython().kernel.iopub_thread)"
-)
+KERNELSPEC = Path(__file__).parents[2] / "kernelspecs" / "python" / "kernel.json"
+KEEP_ALL = str(json.loads(KERNELSPEC.read_text())["argv"][-1])  # see decision 016
 
 T = TypeVar("T")
 Message = dict[str, Any]

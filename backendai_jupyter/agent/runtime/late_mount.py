@@ -31,9 +31,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class _Attributes(ctypes.Structure):
-    _fields_ = [
-        (name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "userns_fd")
-    ]
+    _fields_ = [(name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "userns_fd")]
 
 
 def main() -> None:

@@ -202,7 +202,7 @@ async def test_a_folder_that_cannot_be_added_comes_with_the_next_program(start: 
     await one.until(Phase.RUNNING)
     await one.assign(mounts=(folder,), signal=Signal(seq=1, signum=2))
     await eventually(lambda: one.runtime.signals)  # the kernel goes on, and is obeyed
-    assert one.runtime.specs["k"].mounts == ()
+    assert not one.runtime.specs["k"].mounts
     await one.assign(generation=2, mounts=(folder,))
     await one.until(Phase.RUNNING, generation=2)
     assert one.runtime.specs["k"].mounts == (folder,)

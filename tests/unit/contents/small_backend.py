@@ -105,7 +105,7 @@ class SmallBackend:
         self.settings = BackendAI(data_dir=str(data_dir))
         self.store = FoldersInADict()
         hosts = self.settings.hosts()
-        prepare_all(hosts, needed="local")
+        prepare_all(hosts, needed="local", known={})
         self.host = hosts["local"]
         vfolders = VFolders(
             cast(VFolderStore, self.store),

@@ -83,11 +83,11 @@ def test_one_missing_host_keeps_only_itself_away(
     hosts = read_hosts(
         {"local": str(tmp_path / "local"), "nfs": str(tmp_path / "mnt" / "nfs")}, field="hosts"
     )
-    prepare_all(hosts, needed="local")
+    prepare_all(hosts, needed="local", known={})
     assert list(read_markers(hosts)) == ["local"]
     assert "'nfs' cannot be used" in caplog.text
     with pytest.raises(Unavailable, match="'nfs'"):
-        prepare_all(hosts, needed="nfs")
+        prepare_all(hosts, needed="nfs", known={})
 
 
 def test_markers_are_the_ids_by_name_of_the_host(host: VFolderHost) -> None:
@@ -159,3 +159,36 @@ def test_a_malformed_setting_of_the_agent_is_named() -> None:
     with pytest.raises(InvalidInput) as caught:
         BackendAIAgent(vfolder_hosts={"a": "b"}).hosts()
     assert caught.value.field == "BackendAIAgent.vfolder_hosts['a']"
+
+
+def test_a_host_that_was_used_before_must_be_the_same(host: VFolderHost, tmp_path: Path) -> None:
+    marker = host.marker()
+    assert marker is not None
+    host.prepare(marker)
+    empty = VFolderHost("nfs", tmp_path / "empty")
+    empty.root.mkdir()
+    with pytest.raises(Unavailable, match=f"nothing is mounted: .* had the id {marker}"):
+        empty.prepare(marker)
+    assert list(empty.root.iterdir()) == []  # on no account is it taken for a new host
+    empty.prepare()
+    with pytest.raises(Unavailable, match="something else is mounted"):
+        empty.prepare(marker)
+    (empty.root / ".backendai" / "host.json").write_text(json.dumps({"id": marker}))
+    empty.prepare(marker)  # as the message tells the administrator to
+
+
+def test_a_marker_that_cannot_be_read_is_not_replaced(host: VFolderHost) -> None:
+    path = host.root / ".backendai" / "host.json"
+    path.write_text("{")
+    with pytest.raises(Unavailable, match="cannot be read"):
+        host.prepare()
+    assert path.read_text() == "{"
+
+
+def test_the_other_hosts_are_used_where_one_is_another_disk(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hosts = read_hosts({"a": str(tmp_path / "a"), "b": str(tmp_path / "b")}, field="hosts")
+    prepare_all(hosts, needed="a", known={"b": "another"})
+    assert list(read_markers(hosts)) == ["a"]
+    assert "'b' should be, nothing is mounted" in caplog.text

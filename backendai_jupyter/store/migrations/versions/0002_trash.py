@@ -1,4 +1,4 @@
-"""Folders in the trash, read-only ones, and kernels that show every new one."""
+"""Folders in the trash, read-only ones, kernels that show every new one, known hosts."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ def upgrade() -> None:
         "kernels",
         sa.Column("shows_all", sa.Boolean(), nullable=False, server_default=sa.false()),
     )
+    op.create_table(
+        "vfolder_hosts",
+        sa.Column("name", sa.String(64), nullable=False),
+        sa.Column("marker", sa.String(64), nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_vfolder_hosts"),
+    )
     op.drop_index(_NAMES, "vfolders")
     _create_index("status = 'ready'")
 
@@ -30,6 +36,7 @@ def downgrade() -> None:
     op.execute("DELETE FROM vfolders WHERE status <> 'ready'")
     op.drop_index(_NAMES, "vfolders")
     _create_index("status <> 'deleted'")
+    op.drop_table("vfolder_hosts")
     op.drop_column("kernels", "shows_all")
     op.drop_column("vfolders", "trashed_at")
     op.drop_column("vfolders", "permission")
