@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from backendai_jupyter.contents.paths import is_speakable
 from backendai_jupyter.domain.records import VFolder
 from backendai_jupyter.errors import BackendError, InvalidInput
 from backendai_jupyter.storage.beneath import Home, Spot
 from backendai_jupyter.storage.files import may_write, open_directory
+from backendai_jupyter.storage.listing import is_speakable
 
 Model = dict[str, Any]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backendai_jupyter.errors import NotFound
+from backendai_jupyter.storage.listing import is_speakable
 
 
 def split(path: str) -> tuple[str, ...]:
@@ -15,12 +16,3 @@ def split(path: str) -> tuple[str, ...]:
 
 def is_hidden(names: tuple[str, ...]) -> bool:
     return any(name.startswith(".") for name in names)
-
-
-def is_speakable(name: str) -> bool:
-    """Whether a name can be said in JSON and in a URL: not every file of Linux has one."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -47,7 +47,7 @@ def entries(spot: Spot) -> list[Entry]:
     found = []
     try:
         with os.scandir(fd) as listed:
-            names = sorted(entry.name for entry in listed if _is_speakable(entry.name))
+            names = sorted(entry.name for entry in listed if is_speakable(entry.name))
         for name in names:
             with contextlib.suppress(FileNotFoundError):  # it went away meanwhile
                 found.append(_entry(name, os.stat(name, dir_fd=fd, follow_symlinks=False)))
@@ -80,7 +80,8 @@ def _entry(name: str, found: os.stat_result) -> Entry:
     return Entry(name, kind, found.st_size, found.st_mtime)
 
 
-def _is_speakable(name: str) -> bool:
+def is_speakable(name: str) -> bool:
+    """Whether a name can be said in JSON and in a URL: not every file of Linux has one."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -221,7 +221,7 @@ async def test_a_folder_that_is_made_while_a_kernel_runs_appears_in_it(
     server: RunningServer,
 ) -> None:
     """And is there after a restart, is writable, cannot be purged, and leaves no mount behind."""
-    before = mounts()
+    before = mounts_here(server)
     kernel_id = await started(server)
     async with Channels.open(server, kernel_id) as kernel:
         folder = await make_folder(server)
@@ -245,7 +245,7 @@ async def test_a_folder_that_is_made_while_a_kernel_runs_appears_in_it(
         assert await kernel.run(f"print(open('/home/work/{folder}/b.txt').read())") == "x\n"
     assert (await server.delete(f"api/kernels/{kernel_id}")).status_code == 204
     assert (await server.post(f"backendai/v1/vfolders/{folder}/purge")).status_code == 204
-    assert mounts() == before
+    assert mounts_here(server) == before
 
 
 async def test_a_kernel_that_asked_for_some_folders_gets_no_other_one(
@@ -261,7 +261,3 @@ async def test_a_kernel_that_asked_for_some_folders_gets_no_other_one(
     assert chosen in listed
     assert other not in listed
     assert (await server.delete(f"api/kernels/{kernel_id}")).status_code == 204
-
-
-def mounts() -> str:
-    return Path("/proc/self/mountinfo").read_text()
