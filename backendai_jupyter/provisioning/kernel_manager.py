@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -15,7 +16,7 @@ from jupyter_server.utils import ApiPath, ensure_async
 from traitlets import default
 
 from backendai_jupyter.domain.options import Options
-from backendai_jupyter.errors import BackendError, InvalidInput
+from backendai_jupyter.errors import BackendError, InvalidInput, Unavailable
 from backendai_jupyter.provisioning.backends import BACKENDS
 from backendai_jupyter.provisioning.kernelspecs import DEFAULT_KERNEL, is_ours
 from backendai_jupyter.provisioning.provisioner import BackendAIProvisioner
@@ -65,6 +66,7 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)  # type: ignore[no-untyped-call] # no types in the base
+        self._stopping = False
         self.log = self.log.getChild("kernels")  # the managers of single kernels log to it too
         self.log.addFilter(_WithoutRefusals())
 
@@ -84,15 +86,32 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):
             started: str = await super()._async_start_kernel(
                 kernel_id=kernel_id, path=directory, **kwargs
             )
-        except BaseException:
+        except BaseException as error:
             if not existed:
                 # Left as they are, these would keep the server from ever shutting down.
                 self._pending_kernels.pop(kernel_id, None)
                 self._kernels.pop(kernel_id, None)
+            if self._stopping and isinstance(error, asyncio.CancelledError):
+                raise Unavailable("The kernel does not start: its server is stopping.") from error
             raise
         return started
 
     start_kernel = _async_start_kernel  # type: ignore[assignment] # as the class above does
+
+    async def _async_shutdown_all(self, now: bool = False) -> None:
+        """Give up the starts under way, then shut down the kernels.
+
+        To jupyter_server a kernel that is still starting does not exist: its 404 would keep the
+        server from ever stopping.
+        """
+        self._stopping = True
+        starting = [asyncio.ensure_future(start) for start in self._pending_kernels.values()]
+        for start in starting:
+            start.cancel()
+        await asyncio.gather(*starting, return_exceptions=True)
+        await super()._async_shutdown_all(now=now)
+
+    shutdown_all = _async_shutdown_all  # type: ignore[assignment] # as the class above does
 
     @default("default_kernel_name")
     def _ours_where_local_ones_are_hidden(self) -> str:

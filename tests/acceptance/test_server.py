@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 import pytest_asyncio
@@ -133,6 +134,26 @@ async def test_the_end_of_the_server_leaves_nothing(
     assert remains(server)
     server.signal(signum)
     await server.wait()
+    await eventually(lambda: not remains(server), within_s=20)
+
+
+async def test_the_server_stops_while_a_kernel_starts(server: RunningServer) -> None:
+    """Also while another one runs, and one waits for room that does not come."""
+    await started(server)
+    big = {"name": OURS, "backendai": {"resources": {"cpu": 10}}}
+    waiting = [asyncio.ensure_future(server.post("api/kernels", json=big)) for _ in range(3)]
+
+    async def known() -> bool:
+        return len((await server.get("backendai/v1/sessions")).json()) == 4
+
+    await eventually(known)
+    server.signal(signal.SIGTERM)
+    assert await server.wait() == 0
+    for answer in await asyncio.gather(*waiting, return_exceptions=True):
+        if isinstance(answer, httpx.Response):
+            assert answer.status_code in {201, 503}
+        else:
+            assert isinstance(answer, httpx.TransportError)
     await eventually(lambda: not remains(server), within_s=20)
 
 

@@ -154,6 +154,9 @@ async def test_a_protected_folder_can_be_read_and_says_that_it_cannot_be_written
     await files.lab.answer("Close")
     await files.enter("fixed.ipynb")
     await expect(label).to_have_text("notebook is read-only")
+    await files.lab.is_idle()
+    await expect(await files.lab.run("open('fixed.txt').read()")).to_contain_text("fixed")
+    await expect(await files.lab.run("open('fixed.txt', 'w')")).to_contain_text("Read-only file")
     assert folder.contents() == before
 
 

@@ -123,7 +123,7 @@ def test_the_environment_spells_resources_in_two_ways(text: str) -> None:
         ({"BACKENDAI_MOUNTS": "a/b"}, "BACKENDAI_MOUNTS"),
         ({"BACKENDAI_MOUNTS": "a,,b"}, "BACKENDAI_MOUNTS"),
         ({"BACKENDAI_MOUNTS": "a:b:x"}, "BACKENDAI_MOUNTS.permission"),
-        ({"BACKENDAI_MOUNTS": '[{"nome": "a"}]'}, "BACKENDAI_MOUNTS.nome"),
+        ({"BACKENDAI_MOUNTS": '[{"title": "a"}]'}, "BACKENDAI_MOUNTS.title"),
         ({"BACKENDAI_MOUNTS": '{"name": "a"}'}, "BACKENDAI_MOUNTS"),
     ],
 )
