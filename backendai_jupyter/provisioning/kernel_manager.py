@@ -105,7 +105,7 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):
         server from ever stopping.
         """
         self._stopping = True
-        starting = [asyncio.ensure_future(start) for start in self._pending_kernels.values()]
+        starting: list[Any] = list(self._pending_kernels.values())
         for start in starting:
             start.cancel()
         await asyncio.gather(*starting, return_exceptions=True)

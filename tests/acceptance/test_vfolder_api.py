@@ -139,7 +139,7 @@ async def bad_connection(
     info = {"url": url, "token": server.token, "pid": server.pid}
     (runtime / "jpserver-1.json").write_text(json.dumps(info))
     yield {**server.env, "JUPYTER_RUNTIME_DIR": str(runtime)}
-    assert cuts == 0
+    assert silent or cuts == 0
     proxy.close()
 
 

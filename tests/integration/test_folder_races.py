@@ -143,8 +143,7 @@ def test_nothing_is_ever_moved_out_or_in(home: Home) -> None:
     def move(n: int) -> None:
         operations.write(home, ["data", "target", f"{n}"], HARMLESS.encode())
         operations.move(home, ["data", "target", f"{n}"], ["data", "place", f"moved-{n}"])
-        operations.move(home, ["data", "place", "file.txt"], ["data", "target", f"from-{n}"])
-        operations.copy(home, ["data", "target", f"from-{n}"], ["data", "place", "file.txt"])
+        operations.move(home, ["data", "place", f"moved-{n}"], ["data", "target", f"back-{n}"])
 
     race(move)
 

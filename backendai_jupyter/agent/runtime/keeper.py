@@ -26,7 +26,7 @@ if "adopt" in sys.argv[4:5]:
 LOG_PART_BYTES = 512 * 1024  # two parts are kept: the one being written and the one before
 DRAIN_BYTES = 4 * LOG_PART_BYTES  # what a program may have left in its pipe, generously
 PIPE_BYTES = 64 * 1024
-SIGKILL, SIGPIPE, SIGXFSZ = 9, 13, 25  # the signal module costs 4 ms to import
+SIGINT, SIGKILL, SIGPIPE, SIGXFSZ = 2, 9, 13, 25  # the signal module costs 4 ms to import
 PR_SET_CHILD_SUBREAPER = 36
 STARTED_FD = 3  # what the program's launcher writes to when all is well
 
@@ -71,7 +71,9 @@ def main(directory: str, started_fd: int, info_fd: int, adopting: bool, argv: li
             (os.POSIX_SPAWN_DUP2, started_fd, STARTED_FD),
         ],
         setsid=True,
-        setsigdef=[SIGPIPE, SIGXFSZ],  # Python ignores them, its children should not
+        # Python ignores the latter two, its children should not; the first one is ignored by
+        # whatever a script has started in the background, and a kernel must hear it.
+        setsigdef=[SIGINT, SIGPIPE, SIGXFSZ],
     )
     for fd in (child_end, started_fd, info_fd, 0):
         os.close(fd)

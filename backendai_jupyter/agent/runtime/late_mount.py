@@ -39,6 +39,7 @@ def main() -> None:
     source_fd = os.open(source, _ENTER)
     tree_fd = _detached(source_fd, readonly=mode == "ro")
     expected = _identity(os.open(home_dir, _ENTER))
+    sys.meta_path.clear()  # from here on an import would run code of the kernel's image, as root
     with open(f"/proc/{pid}/ns/mnt", "rb") as namespace:  # noqa: PTH123 - quicker
         _checked(_LIBC.setns(namespace.fileno(), _CLONE_NEWNS))
     home_fd = os.open(HOME, _ENTER)
