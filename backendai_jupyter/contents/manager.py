@@ -122,6 +122,8 @@ class VFolderContentsManager(Viewing, AsyncContentsManager):
     ) -> Model:
         """Return the model of a file or directory."""
         names = split(path)
+        if not names:
+            self.forget()  # who looks at the list sees what another process has just made
         home = await self.home()
         if is_hidden(names) and not self.allow_hidden:
             raise NotFound(f"There is no {path.strip('/')!r}.")

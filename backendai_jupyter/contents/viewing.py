@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 import unicodedata
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
@@ -21,6 +22,10 @@ from backendai_jupyter.web.base import status_of
 P = ParamSpec("P")
 T = TypeVar("T")
 Method = Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]
+
+# Asking the manager costs a millisecond, a third of what reading a small file takes.  It tells
+# of every change that this server makes; those of other processes are seen so much later.
+MAX_AGE_S = 1.0
 
 # What the call in progress sees, so that one request asks for the folders only once.
 _HOME: ContextVar[list[Home] | None] = ContextVar("backendai_home", default=None)
@@ -50,6 +55,8 @@ class Viewing:
     allow_hidden: bool
     preferred_dir: str
     _latest: Home | None = None
+    _version = -1  # of the folders when ``_latest`` was read
+    _read_at = 0.0
 
     @property
     def backend(self) -> Backend:
@@ -75,7 +82,11 @@ class Viewing:
         seen = _HOME.get()
         if seen:
             return seen[0]
-        home = self._latest = await self._manage(self.vfolders.home(self.viewer))
+        version, now = self.vfolders.version, time.monotonic()
+        if self._latest is None or version != self._version or now - self._read_at > MAX_AGE_S:
+            self._latest = await self._manage(self.vfolders.home(self.viewer))
+            self._version, self._read_at = version, now
+        home = self._latest
         if seen is not None:
             seen.append(home)
         if self.preferred_dir.partition("/")[0] not in home.folders:
@@ -83,7 +94,8 @@ class Viewing:
         return home
 
     def forget(self) -> None:
-        """Ask for the folders anew: the call in progress has just changed them."""
+        """Ask for the folders anew: the call in progress has changed them, or must be certain."""
+        self._version = -1
         seen = _HOME.get()
         if seen is not None:
             seen.clear()

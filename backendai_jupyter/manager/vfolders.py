@@ -63,6 +63,7 @@ class VFolders:
         shown: Callable[[], None] = lambda: None,
     ) -> None:
         """``shown`` is called when kernels are to show another folder than before."""
+        self.version = 0  # goes up with each change that is made through this object
         self._store = store
         self.hosts = hosts
         self._default_host = default_host
@@ -143,7 +144,7 @@ class VFolders:
         except BackendError:
             await asyncio.to_thread(path.rmdir)
             raise
-        self._shown()
+        self._changed(shown=True)
         return folder
 
     async def change(
@@ -156,18 +157,21 @@ class VFolders:
     ) -> VFolder:
         """Rename a folder or protect it, unless a living kernel shows it as it is."""
         folder = await self.get(ref, viewer)
-        return await self._store.change(folder.id, viewer, name=name, permission=permission)
+        changed = await self._store.change(folder.id, viewer, name=name, permission=permission)
+        self._changed()
+        return changed
 
     async def trash(self, ref: str, viewer: Viewer) -> None:
         """Move a folder to the trash: nothing of it is lost, and no new kernel shows it."""
         folder = await self.get(ref, viewer)
         await self._store.trash(folder.id, viewer, now=self._now())
+        self._changed()
 
     async def restore(self, ref: str, viewer: Viewer, *, name: str | None = None) -> VFolder:
         """Take a folder out of the trash, by its id or by a name that is unique there."""
         folder = await self._trashed(ref, viewer)
         restored = await self._store.restore(folder.id, viewer, name=name)
-        self._shown()
+        self._changed(shown=True)
         return restored
 
     async def purge(self, ref: str, viewer: Viewer) -> None:
@@ -228,6 +232,11 @@ class VFolders:
         if folder is not None:
             return mount_of(folder, MountOption(folder.name, name))
         return Mount(source=str(directory), target=str(HOME / name))
+
+    def _changed(self, *, shown: bool = False) -> None:
+        self.version += 1
+        if shown:
+            self._shown()
 
     async def _trashed(self, ref: str, viewer: Viewer) -> VFolder:
         in_trash = await self._store.list(
