@@ -18,7 +18,7 @@ from backendai_jupyter.contents import models, operations
 from backendai_jupyter.contents.checkpoints import VFolderCheckpoints
 from backendai_jupyter.contents.downloads import FilesHandler
 from backendai_jupyter.contents.models import Model
-from backendai_jupyter.contents.notebooks import Notebooks
+from backendai_jupyter.contents.notebooks import Notebooks, decoded
 from backendai_jupyter.contents.paths import is_hidden, split
 from backendai_jupyter.contents.uploads import ChunkedUploads
 from backendai_jupyter.contents.viewing import Viewing, viewed
@@ -293,7 +293,7 @@ class VFolderContentsManager(Viewing, AsyncContentsManager):
         chunk = model["chunk"]
         if model["type"] != "file" or not isinstance(chunk, int) or isinstance(chunk, bool):
             raise InvalidInput("chunk", "only files come in chunks, which have numbers")
-        data = await asyncio.to_thread(models.decoded, model.get("content"), model.get("format"))
+        data = await decoded(model)
         key = (self.viewer, names)
         return await asyncio.to_thread(
             operations.add_chunk, self._uploads, home, names, key, chunk, data

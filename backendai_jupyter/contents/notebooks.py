@@ -9,8 +9,9 @@ import asyncio
 import fnmatch
 import functools
 import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import nbformat
 
@@ -18,6 +19,12 @@ from backendai_jupyter.contents import models, operations
 from backendai_jupyter.contents.models import Model
 from backendai_jupyter.errors import InvalidInput
 from backendai_jupyter.storage.beneath import Home
+
+# What is smaller is converted at once, in a millisecond: another thread would be handed memory
+# that it gives back to the system and gets anew each time.
+INLINE_BYTES = 4 << 20
+
+T = TypeVar("T")
 
 
 class Notebooks:
@@ -53,7 +60,8 @@ class Notebooks:
         if model["type"] == "notebook":
             await self._add_notebook(model, raw)
         else:
-            encoded = await asyncio.to_thread(models.encoded, raw, format, path=model["path"])
+            encode = functools.partial(models.encoded, raw, format, path=model["path"])
+            encoded = await _on_thread_if(len(raw) > INLINE_BYTES, encode)
             models.add_content(model, encoded)
         if hashed:
             await asyncio.to_thread(models.add_hash, model, raw, self._manager.hash_algorithm)
@@ -62,9 +70,7 @@ class Notebooks:
     async def save(self, home: Home, model: Model, names: tuple[str, ...]) -> Model:
         """Write a file or notebook whole, and return its model."""
         if model["type"] == "file":
-            data = await asyncio.to_thread(
-                models.decoded, model.get("content"), model.get("format")
-            )
+            data = await decoded(model)
             return _as("file", await asyncio.to_thread(operations.write, home, names, data))
         data, invalid = await self._sign(model, "/".join(names))
         saved = _as("notebook", await asyncio.to_thread(operations.write, home, names, data))
@@ -114,6 +120,17 @@ class Notebooks:
         if name.startswith(".") and not self._manager.allow_hidden:
             return False
         return not _any_of(tuple(self._manager.hide_globs)).match(name)
+
+
+async def decoded(model: Model) -> bytes:
+    """Return the bytes of a model's content."""
+    content = model.get("content")
+    is_large = isinstance(content, str) and len(content) > INLINE_BYTES
+    return await _on_thread_if(is_large, lambda: models.decoded(content, model.get("format")))
+
+
+async def _on_thread_if(is_large: bool, work: Callable[[], T]) -> T:
+    return await asyncio.to_thread(work) if is_large else work()
 
 
 def _as(kind: str | None, model: Model) -> Model:
