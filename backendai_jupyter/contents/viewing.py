@@ -7,6 +7,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from tornado import web
@@ -49,14 +50,26 @@ def viewed(method: Method[P, T]) -> Method[P, T]:
     return wrapper
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The folders of one viewer when they were last read."""
+
+    home: Home
+    viewer: Viewer
+    version: int  # of ``VFolders`` before it was asked
+    at: float
+
+    def is_current(self, viewer: Viewer, version: int) -> bool:
+        is_young = time.monotonic() - self.at <= MAX_AGE_S
+        return is_young and (self.viewer, self.version) == (viewer, version)
+
+
 class Viewing:
     """What every part of the contents manager knows of its viewer."""
 
     allow_hidden: bool
     preferred_dir: str
-    _latest: Home | None = None
-    _version = -1  # of the folders when ``_latest`` was read
-    _read_at = 0.0
+    _seen: _Seen | None = None
 
     @property
     def backend(self) -> Backend:
@@ -73,20 +86,22 @@ class Viewing:
     @property
     def latest(self) -> Home:
         """The folders as the last call saw them, for what cannot wait."""
-        if self._latest is None:
-            self._latest = self.backend.call_blocking(self.vfolders.home(self.viewer))
-        return self._latest
+        viewer = self.viewer
+        if self._seen is None or self._seen.viewer != viewer:
+            return self.backend.call_blocking(self.vfolders.home(viewer))
+        return self._seen.home
 
     async def home(self) -> Home:
         """Return the folders as the call in progress sees them."""
         seen = _HOME.get()
         if seen:
             return seen[0]
-        version, now = self.vfolders.version, time.monotonic()
-        if self._latest is None or version != self._version or now - self._read_at > MAX_AGE_S:
-            self._latest = await self._manage(self.vfolders.home(self.viewer))
-            self._version, self._read_at = version, now
-        home = self._latest
+        viewer, version = self.viewer, self.vfolders.version
+        last = self._seen
+        if last is None or not last.is_current(viewer, version):
+            read = await self._manage(self.vfolders.home(viewer))
+            last = self._seen = _Seen(read, viewer, version, time.monotonic())
+        home = last.home
         if seen is not None:
             seen.append(home)
         if self.preferred_dir.partition("/")[0] not in home.folders:
@@ -95,7 +110,7 @@ class Viewing:
 
     def forget(self) -> None:
         """Ask for the folders anew: the call in progress has changed them, or must be certain."""
-        self._version = -1
+        self._seen = None
         seen = _HOME.get()
         if seen is not None:
             seen.clear()

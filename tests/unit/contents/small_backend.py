@@ -57,7 +57,9 @@ class FoldersInADict:
         self, viewer: Viewer, *, statuses: Collection[VFolderStatus] = READY
     ) -> tuple[VFolder, ...]:
         self.reads += 1
-        found = [f for f in self.by_ids.values() if f.status in statuses]
+        found = [
+            f for f in self.by_ids.values() if f.status in statuses and viewer.may_see(f.owner)
+        ]
         return tuple(sorted(found, key=lambda folder: folder.name))
 
     async def change(

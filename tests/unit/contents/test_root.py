@@ -16,6 +16,7 @@ from tornado import web
 
 from backendai_jupyter.contents.downloads import FilesHandler
 from backendai_jupyter.contents.manager import VFolderContentsManager
+from backendai_jupyter.domain.records import Viewer
 from backendai_jupyter.domain.vfolders import Permission, VFolderStatus
 from backendai_jupyter.provisioning.backends import BACKENDS
 from tests.unit.contents.small_backend import KERNEL, SmallBackend, entries, owner_of, owners
@@ -58,6 +59,16 @@ async def test_a_request_asks_for_the_folders_once(
     before = backend.store.reads
     assert len(await names(contents, "data")) == 20
     assert backend.store.reads == before + 1
+
+
+async def test_what_one_viewer_has_seen_is_not_shown_to_another(
+    contents: VFolderContentsManager, backend: SmallBackend
+) -> None:
+    assert await names(contents) == ["data", "extra"]
+    backend.manager.viewer = Viewer("somebody else")
+    assert not await contents.dir_exists("data")
+    assert contents.host_directory("data") == str(Path.home())
+    assert await names(contents) == []
 
 
 async def test_a_folder_whose_host_is_away_is_listed_and_says_so_when_it_is_opened(
