@@ -160,3 +160,4 @@ class Connection(Record):
     signature_scheme: str = "hmac-sha256"
     curve_publickey: str | None = None
     curve_secretkey: str | None = None
+    journal_socket: str | None = None  # ours: where the relay lets its journal be read

@@ -53,6 +53,7 @@ class BackendAIProvisioner(KernelProvisionerBase):
         self._session: str | None = None  # id of our session and of its main kernel
         self._request: Request | None = None
         self._generation = 1
+        self.journal_socket: str | None = None  # known while the kernel has channels
         self._ended = True  # no program of ours is known to be there
         self._expected = False  # its end was asked for through us
 
@@ -114,6 +115,7 @@ class BackendAIProvisioner(KernelProvisionerBase):
             await self.cleanup(restart=False)
             raise
         self._ended = False
+        self.journal_socket = connection.journal_socket
         self.connection_info = _for_jupyter(connection)
         return self.connection_info
 
@@ -251,5 +253,6 @@ def _batch_layers() -> list[Options]:
 
 def _for_jupyter(connection: Connection) -> KernelConnectionInfo:
     """jupyter_client compares these exactly: ``key`` must be bytes, curve keys strings."""
-    info = {**connection.model_dump(exclude_none=True), "key": connection.key.encode()}
+    fields = connection.model_dump(exclude_none=True, exclude={"journal_socket"})
+    info = {**fields, "key": connection.key.encode()}
     return cast("KernelConnectionInfo", info)  # its type is wrong about the key
