@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.serverapp import ServerApp
@@ -18,8 +19,12 @@ from backendai_jupyter.provisioning.kernel_manager import (
     BackendAIKernelManager,
     BackendAIMappingKernelManager,
 )
+from backendai_jupyter.provisioning.jupyter_sessions import BackendAISessionManager
 from backendai_jupyter.provisioning.kernelspecs import BackendAIKernelSpecManager
+from backendai_jupyter.provisioning.restore import restore_kernels
 from backendai_jupyter.web.routes import routes
+
+log = logging.getLogger(__name__)
 
 
 class BackendAIExtension(ExtensionApp):
@@ -38,27 +43,34 @@ class BackendAIExtension(ExtensionApp):
         The backend starts here as well: contents and kernelspecs are asked for at once.
         """
         try:
-            self.backend = Backend(serverapp.config)
+            self.backend = Backend(serverapp.config, serving=True)
             self.backend.start()
         except (BackendError, TraitError, OSError) as error:
-            # jupyter_server would go on without us, and show its own files in place of folders.
             raise SystemExit(f"The Backend.AI extension cannot start. {error}") from error
+        except Exception as error:
+            # jupyter_server would go on without us, and show its own files in place of folders.
+            log.exception("a defect keeps the Backend.AI extension from starting")
+            raise SystemExit("The Backend.AI extension cannot start; the log says why.") from error
         BACKENDS.serve(self.backend)
         serverapp.kernel_manager_class = BackendAIMappingKernelManager
         serverapp.kernel_spec_manager_class = BackendAIKernelSpecManager
         serverapp.contents_manager_class = VFolderContentsManager
+        serverapp.session_manager_class = BackendAISessionManager
         manager_name = f"{BackendAIKernelManager.__module__}.{BackendAIKernelManager.__name__}"
         serverapp.config.MappingKernelManager.kernel_manager_class = manager_name
         super()._link_jupyter_server_extension(serverapp)
 
     def initialize_settings(self) -> None:
         self.settings["backendai_backend"] = self.backend
+        assert self.serverapp is not None
+        if isinstance(self.serverapp.kernel_manager, BackendAIMappingKernelManager):
+            restore_kernels(self.backend, self.serverapp.kernel_manager)
 
     def initialize_handlers(self) -> None:
         self.handlers.extend(routes)
 
     async def stop_extension(self) -> None:
-        """End the kernels before the backend that they run on.
+        """Leave the kernels, or end them, before the backend that they run on stops.
 
         jupyter_server shuts kernels down only after its extensions.
         """

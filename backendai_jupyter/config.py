@@ -75,6 +75,13 @@ class BackendAI(Configurable):
         included.  0 waits as long as it takes.""",
     ).tag(config=True)
 
+    end_kernels_with_server = Bool(
+        False,
+        help="""Whether kernels end with their Jupyter Server.  By default they go on, with their
+        variables, when it stops or dies, and the next one with the same ``data_dir`` has them
+        again.  Kernels of batch runs (nbclient, papermill) always end with their run.""",
+    ).tag(config=True)
+
     hide_local_kernelspecs = Bool(
         False,
         help="""Whether kernels that would run outside of any agent, as plain processes of the

@@ -110,15 +110,22 @@ class RelayInMemory:
     """Endpoints without sockets behind them."""
 
     def __init__(self) -> None:
-        self.open: dict[str, Endpoint] = {}
+        self.channels: dict[str, Endpoint] = {}
+        self.opened = 0  # how often it was started
         self.notices: list[tuple[str, str]] = []
 
+    async def open(self) -> None:
+        self.opened += 1
+
     async def open_kernel(self, kernel_id: str, ipc_prefix: str, key: str) -> Endpoint:
-        first = 40000 + 5 * len(self.open)
-        return self.open.setdefault(kernel_id, _endpoint(first))
+        first = 40000 + 5 * len(self.channels)
+        return self.channels.setdefault(kernel_id, _endpoint(first))
 
     async def close_kernel(self, kernel_id: str) -> None:
-        self.open.pop(kernel_id, None)
+        self.channels.pop(kernel_id, None)
+
+    async def kernels(self) -> list[str]:
+        return list(self.channels)
 
     async def notify(self, kernel_id: str, text: str, *, dead: bool = False) -> None:
         self.notices.append((kernel_id, text))

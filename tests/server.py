@@ -37,9 +37,13 @@ class RunningServer:
         env: Mapping[str, str] | None = None,
         module: str = "jupyter_server",
         enable: bool | None = True,
+        kernels_outlive: bool = False,
         python: str = sys.executable,
     ) -> None:
         """``config`` is appended to ``jupyter_server_config.py``.
+
+        Kernels end with the server, so that a test leaves nothing behind.  Where they outlive
+        it they end with the ``async with``.
 
         ``enable`` says whether our extension is used; None leaves it to the installation.
         """
@@ -49,6 +53,7 @@ class RunningServer:
         self.env = {**os.environ, **private_directories(root), **(env or {})}
         self._args = [*args]
         self._config = config
+        self._kernels_outlive = kernels_outlive
         self._module = module
         self._enable = enable
         self._python = python
@@ -62,6 +67,10 @@ class RunningServer:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+        if self._kernels_outlive:
+            self._kernels_outlive = False
+            await self.start()  # this one ends what the others have left
+            await self.close()
 
     @property
     def pid(self) -> int:
@@ -77,7 +86,8 @@ class RunningServer:
         """Return when ``/api/status`` answers; fails with the log if it never does."""
         for name in ("config", "data", "runtime", "work"):
             (self.root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-        (self.root / "config" / "jupyter_server_config.py").write_text(self._config)
+        ending = f"\nc.BackendAI.end_kernels_with_server = {not self._kernels_outlive}\n"
+        (self.root / "config" / "jupyter_server_config.py").write_text(self._config + ending)
         self._process = self._launch()
         info = self.root / "runtime" / f"jpserver-{self.pid}.json"
         try:
@@ -123,6 +133,9 @@ class RunningServer:
     async def wait(self) -> int:
         """Wait until the server has ended and return its exit code."""
         assert self._process is not None
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
         await eventually(self._has_ended, within_s=STOP_WITHIN_S)
         return self._process.wait()
 

@@ -16,7 +16,7 @@ from backendai_jupyter.cluster.protocols import Change, ClusterStore, LiveStore
 from backendai_jupyter.cluster.seal import Sealer
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.wire import AgentReport, Assignment, Image
-from backendai_jupyter.errors import BackendError
+from backendai_jupyter.errors import BackendError, RelayFailed
 from backendai_jupyter.storage.hosts import VFolderHost, read_markers
 from backendai_jupyter.supervisor import Loop, Supervisor
 
@@ -62,6 +62,8 @@ class Agent:
         self._revision = 0
         self._report_loop = Loop("agent report", self._publish, period_s=heartbeat_s)
         self._full_pass_loop = Loop("agent full pass", self._full_pass, period_s=heartbeat_s)
+        self._relay_loop = Loop("agent relay", self._tend_relay, period_s=heartbeat_s)
+        self._relay_is_lost = False
 
     async def start(self) -> None:
         """Begin to follow assignments; returns after the first full pass and report.
@@ -74,6 +76,7 @@ class Agent:
         await self._publish()
         self._supervisor.loop(self._report_loop)
         self._supervisor.loop(self._full_pass_loop)
+        self._supervisor.loop(self._relay_loop)
         self._supervisor.loop(Loop("agent watch", self._follow_assignments, period_s=0))
         self._supervisor.loop(Loop("agent logs", self._answer_log_requests, period_s=0))
         for runtime in self._tools.runtimes.values():
@@ -87,6 +90,11 @@ class Agent:
         if self._tasks:
             await asyncio.wait(self._tasks)
         await self._publish()
+
+    def relay_lost(self) -> None:
+        """Take note that the relay process has ended; it is started again soon."""
+        self._relay_is_lost = True
+        self._relay_loop.poke()
 
     def look_for_images(self) -> None:
         """Read the runtimes' images again soon, e.g. after one was built."""
@@ -104,13 +112,32 @@ class Agent:
         while listing.revision < self._revision:  # the watch has overtaken it
             listing = await self._cluster.list(keys.assignments(self.agent_id))
         wanted = {a.kernel_id: a for a in (_read(e.value) for e in listing.entries)}
-        for kernel_id in {*wanted, *containers, *self._workers}:
+        remains = await asyncio.to_thread(self._tools.node.kernels)
+        for kernel_id in {*wanted, *containers, *remains, *await self._relayed(), *self._workers}:
             worker = self._worker(kernel_id)
             worker.want(wanted.get(kernel_id))
             state = containers.get(kernel_id)
             if state is None or state.exit_code is not None:
                 worker.look()
         self._taken_note(listing.revision)
+
+    async def _relayed(self) -> list[str]:
+        """Return the kernels that have channels; none while there is no relay."""
+        try:
+            return await self._tools.relay.kernels()
+        except RelayFailed as error:
+            log.warning("the relay does not say which kernels it has: %s", error)
+            return []
+
+    async def _tend_relay(self) -> None:
+        """Start a relay that was lost again, with the channels that it had."""
+        if not self._relay_is_lost:
+            return
+        log.error("The relay process ended; it is started again.")
+        await self._tools.relay.open()
+        self._relay_is_lost = False
+        for worker in tuple(self._workers.values()):
+            await worker.reopen()
 
     async def _follow_assignments(self) -> None:
         prefix = keys.assignments(self.agent_id)

@@ -34,11 +34,15 @@ _CONNECTION_FILE = "connection.json"
 class Relay(Protocol):
     """What the steps need of the relay; see agent/relay/client.py."""
 
+    async def open(self) -> None: ...
+
     async def open_kernel(self, kernel_id: str, ipc_prefix: str, key: str) -> Endpoint: ...
 
     async def close_kernel(self, kernel_id: str) -> None: ...
 
     async def notify(self, kernel_id: str, text: str, *, dead: bool = False) -> None: ...
+
+    async def kernels(self) -> list[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,7 @@ class Directories:
             point.mkdir(mode=0o755, parents=True, exist_ok=True)
             node.give(point)
         # An earlier generation's key stays, so that clients stay connected.
-        launch.key = launch.key or _stored_key(run_dir) or secrets.token_hex(32)
+        launch.key = launch.key or stored_key(node, launch.kernel_id) or secrets.token_hex(32)
 
     async def undo(self, kernel_id: str, tools: Tools) -> None:
         await asyncio.to_thread(tools.node.remove, kernel_id)
@@ -178,16 +182,19 @@ class Answer:
 
 
 STEPS: tuple[Step, ...] = (Directories(), Channels(), Container(), Answer())
+FIRST_STEP = STEPS[0].name
 
 
-async def run_steps(launch: Launch, tools: Tools, on_step: Callable[[str], None]) -> None:
+async def run_steps(
+    launch: Launch, tools: Tools, on_step: Callable[[str], Coroutine[Any, Any, None]]
+) -> None:
     """Take the kernel from nothing, or from its last generation, to its first answer.
 
     Raises ``LaunchFailed`` naming the step, with nothing left behind.
     """
     for step in STEPS:
-        on_step(step.name)
         try:
+            await on_step(step.name)
             if launch.abandoned:
                 raise LaunchFailed(step.name, "Its end was asked for while it started.")
             await step.do(launch, tools)
@@ -252,9 +259,11 @@ async def _log_tail(launch: Launch, tools: Tools) -> str:
         return ""  # there may be no container, hence no log, when a step has failed
 
 
-def _stored_key(run_dir: Path) -> str:
+def stored_key(node: Node, kernel_id: str) -> str:
+    """Return the message key of a kernel that was started before, or an empty string."""
     with contextlib.suppress(OSError, ValueError, KeyError):
-        return str(json.loads((run_dir / _CONNECTION_FILE).read_text())["key"])
+        path = node.run_dir(kernel_id) / _CONNECTION_FILE
+        return str(json.loads(path.read_text())["key"])
     return ""
 
 

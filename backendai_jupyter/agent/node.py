@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
+from backendai_jupyter.agent.checkpoints import Checkpoints
 from backendai_jupyter.domain.resources import Slots
+
+_CHECKPOINTS = "checkpoints"
+_JOURNALS = "journals"
+_NO_HOMES = {_CHECKPOINTS, _JOURNALS}
 
 _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -35,6 +40,15 @@ class Node:
     def home_dir(self, kernel_id: str) -> Path:
         return self.scratch_root / kernel_id
 
+    @property
+    def checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.scratch_root / _CHECKPOINTS)
+
+    def kernels(self) -> set[str]:
+        """Return the ids of all kernels of which there is anything in the directories."""
+        homes = {path.name for path in self.scratch_root.glob("*/")} - _NO_HOMES
+        return homes | self.checkpoints.kernels()
+
     def make_private(self, path: Path) -> None:
         """Make ``path`` a directory that only its kernel (and root) can enter."""
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -47,8 +61,12 @@ class Node:
             os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
     def remove(self, kernel_id: str) -> None:
-        """Remove a kernel's directories; succeeds if they are gone."""
+        """Remove a kernel's directories; succeeds if they are gone.
+
+        Its home goes last: an agent that is killed before finds it, and removes the rest.
+        """
         shutil.rmtree(self.run_dir(kernel_id), ignore_errors=True)
+        self.checkpoints.remove(kernel_id)
         shutil.rmtree(self.home_dir(kernel_id), ignore_errors=True)
 
 

@@ -6,8 +6,17 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
-from backendai_jupyter.agent.launch import Launch, Tools, dismantle, exited, run_steps
+from backendai_jupyter.agent.checkpoints import Checkpoint
+from backendai_jupyter.agent.launch import (
+    FIRST_STEP,
+    Launch,
+    Tools,
+    dismantle,
+    exited,
+    run_steps,
+)
 from backendai_jupyter.agent.mounts import add_mount
+from backendai_jupyter.agent.resume import find_checkpoint, reopen_channels
 from backendai_jupyter.cluster.seal import Sealer
 from backendai_jupyter.domain.exits import explain_failed_step, with_last_lines
 from backendai_jupyter.domain.wire import Assignment, Exit, Image, KernelReport, Phase
@@ -15,6 +24,7 @@ from backendai_jupyter.errors import BackendError, LaunchFailed, RelayFailed, Ru
 
 log = logging.getLogger(__name__)
 
+_REACHABLE = {Phase.RUNNING, Phase.EXITED}
 _PHASE_OF_STEP = {"directories": Phase.PREPARING, "relay": Phase.PREPARING}
 
 
@@ -41,11 +51,13 @@ class KernelWorker:
         self._changed = changed
         self._desired: Assignment | None = None
         self._launch: Launch | None = None
-        self._generation = 0  # of the program that was last started
+        self._generation = 0  # of the program that was last started; 0: not looked for yet
         self._signal_seq = 0
         self._phase = Phase.PREPARING
         self._step = ""
         self._exit: Exit | None = None
+        self._answered = False  # the program of this generation, once
+        self._saved: Checkpoint | None = None
         self._wake = asyncio.Event()
         self._wake.set()
 
@@ -68,8 +80,9 @@ class KernelWorker:
     def report(self) -> KernelReport:
         """Return what is known of the kernel now."""
         sealed = None
-        if self._phase is Phase.RUNNING and self._launch is not None:
-            sealed = self._sealer.seal(self._launch.connection)
+        launch = self._launch
+        if self._phase in _REACHABLE and launch is not None and launch.endpoint is not None:
+            sealed = self._sealer.seal(launch.connection)
         return KernelReport(
             kernel_id=self.kernel_id,
             generation=self._generation,
@@ -90,10 +103,45 @@ class KernelWorker:
                 if await self._removed():
                     return
                 continue
+            if self._generation == 0:
+                await self._resume(desired)
             if desired.generation > self._generation:
                 await self._start(desired)
             elif self._phase is Phase.RUNNING:
                 await self._check(desired)
+
+    async def reopen(self) -> None:
+        """Give the kernel its channels again after the relay has died."""
+        launch = self._launch
+        if launch is None or launch.endpoint is None:
+            return
+        try:
+            await reopen_channels(launch, self._tools)
+        except RelayFailed as error:
+            log.error("kernel %s cannot be reached: %s", self.kernel_id, error)
+        await self._save()
+
+    async def _resume(self, desired: Assignment) -> None:
+        """Go on where an agent that was killed stopped.
+
+        A program that had answered is not asked again: while it works it would not answer.
+        """
+        found = await find_checkpoint(desired, self._tools, self._images())
+        if found is None:
+            return
+        launch = Launch(
+            self.kernel_id, desired, image=found.image, key=found.key, endpoint=found.endpoint
+        )
+        self._launch = launch
+        begun = found.answered or found.exit is not None
+        if found.generation != desired.generation or not begun:
+            return  # the steps go on from where they were
+        self._generation, self._signal_seq = found.generation, found.signal_seq
+        self._exit, self._answered = found.exit, found.answered
+        launch.disturbed.set()  # it may have ended in the meantime
+        if self._exit is None:
+            await self.reopen()
+        self._tell(Phase.EXITED if self._exit else Phase.RUNNING)
 
     async def _start(self, desired: Assignment) -> None:
         self._generation = desired.generation
@@ -103,10 +151,12 @@ class KernelWorker:
         launch.assignment = desired
         launch.last_signal = None
         launch.disturbed.clear()
-        self._launch, self._exit = launch, None
+        self._launch, self._exit, self._answered = launch, None, False
         try:
             launch.image = self._image(desired)
             await run_steps(launch, self._tools, self._at_step)
+            self._answered = True
+            await self._save()
         except LaunchFailed as error:
             log.info("kernel %s: step %s failed: %s", self.kernel_id, error.step, error)
             self._launch = None
@@ -121,6 +171,7 @@ class KernelWorker:
         assert launch is not None
         if desired.signal is not None and desired.signal.seq != self._signal_seq:
             self._signal_seq = desired.signal.seq
+            await self._save()  # before it is delivered: once at most
             launch.last_signal = desired.signal.signum
             assert launch.image is not None
             runtime = self._tools.runtimes[launch.image.runtime]
@@ -153,6 +204,7 @@ class KernelWorker:
     async def _died(self, launch: Launch, ending: Exit) -> None:
         self._exit = ending
         self._tell(Phase.EXITED)
+        await self._save()
         asked = launch.last_signal is not None and ending.code == 128 + launch.last_signal
         if ending.code != 0 and not asked:
             try:
@@ -180,8 +232,38 @@ class KernelWorker:
             )
         return image
 
-    def _at_step(self, step: str) -> None:
+    async def _at_step(self, step: str) -> None:
         self._tell(_PHASE_OF_STEP.get(step, Phase.CREATING), step)
+        if step != FIRST_STEP and not await self._save():
+            raise LaunchFailed(
+                step,
+                f"Nothing can be written to {self._tools.node.scratch_root}; is the disk full?",
+            )
+
+    async def _save(self) -> bool:
+        """Write down what is certain now; return whether that went well."""
+        launch = self._launch
+        if launch is None or launch.image is None:
+            return True
+        checkpoint = Checkpoint(
+            kernel_id=self.kernel_id,
+            generation=self._generation,
+            image=launch.image,
+            key=launch.key,
+            endpoint=launch.endpoint,
+            answered=self._answered,
+            signal_seq=self._signal_seq,
+            exit=self._exit,
+        )
+        if checkpoint == self._saved:
+            return True
+        try:
+            await asyncio.to_thread(self._tools.node.checkpoints.write, checkpoint)
+        except OSError as error:
+            log.error("kernel %s: no checkpoint could be written: %s", self.kernel_id, error)
+            return False
+        self._saved = checkpoint
+        return True
 
     def _tell(self, phase: Phase, step: str = "") -> None:
         self._phase, self._step = phase, step

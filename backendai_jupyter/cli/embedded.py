@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from backendai_jupyter.agent.launch import LOG_TAIL_BYTES
 from backendai_jupyter.agent.runtime.docker import DockerRuntime
 from backendai_jupyter.agent.runtime.kernel_dir import KernelDir
 from backendai_jupyter.provisioning.backend import Backend
-from backendai_jupyter.provisioning.instance import Facts
+from backendai_jupyter.provisioning.instance import facts_of
 from backendai_jupyter.web.models import AgentList, ImageList
 from backendai_jupyter.web.queries import read_agents, read_images
 
@@ -29,9 +28,9 @@ async def images(config: Config) -> ImageList:
         return await backend.call(read_images(backend.manager))
 
 
-async def read_log(instance: Path, kernel_id: str) -> str:
+async def read_log(data_dir: Path, cluster_id: str, kernel_id: str) -> str:
     """Return the end of the log of a kernel that another process of this machine runs."""
-    facts = await asyncio.to_thread(_facts, instance)
+    facts = await asyncio.to_thread(facts_of, data_dir, cluster_id)
     if facts is None:
         return ""
     directory = await asyncio.to_thread(KernelDir.read, facts.process_dir / kernel_id)
@@ -58,10 +57,3 @@ async def _backend(config: Config) -> AsyncIterator[Backend]:
         yield backend
     finally:
         await asyncio.to_thread(backend.stop)
-
-
-def _facts(instance: Path) -> Facts | None:
-    try:
-        return Facts(**json.loads((instance / "facts.json").read_text()))
-    except (OSError, ValueError, TypeError):  # its process has just ended
-        return None

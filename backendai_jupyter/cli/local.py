@@ -59,8 +59,8 @@ class LocalApi:
         kernel = session.main
         if kernel.status in FINAL:
             return kernel.exit.log_tail if kernel.exit else ""
-        instance = Path(self._settings.data_dir) / "instances" / session.cluster_id
-        text: str = await _embedded().read_log(instance, kernel.id)
+        data_dir = Path(self._settings.data_dir)
+        text: str = await _embedded().read_log(data_dir, session.cluster_id, kernel.id)
         return text
 
     async def terminate(self, session_id: str) -> None:

@@ -82,6 +82,7 @@ class ComputeSession:
     created_at: float
     ended_at: float | None
     kernels: tuple[Kernel, ...]  # main1 first
+    jupyter_kernel_id: str | None = None  # what Jupyter calls the main kernel
 
     @property
     def main(self) -> Kernel:
@@ -155,4 +156,5 @@ class NewSession:
     workdir: str
     shows_all: bool = False
     priority: int = 10
+    jupyter_kernel_id: str | None = None
     kernel_id: str = ""  # empty: the store makes one

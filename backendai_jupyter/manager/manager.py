@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.protocols import ClusterStore, LiveStore
 from backendai_jupyter.cluster.seal import Sealer
-from backendai_jupyter.domain.records import SYSTEM, User, Viewer
+from backendai_jupyter.domain.records import SYSTEM, ComputeSession, User, Viewer
 from backendai_jupyter.manager.board import Board
 from backendai_jupyter.manager.observer import Observer
 from backendai_jupyter.manager.reconciler import Reconciler
@@ -70,12 +70,16 @@ class Manager:
         self._supervisor = supervisor
         self._now = now
         scheduler = self._make_scheduler()
-        reconciler = self._make_reconciler(cluster, restart_grace_s)
-        self._observer = self._make_observer(sealer, reconciler)
+        self._reconciler = self._make_reconciler(cluster, restart_grace_s)
+        self._observer = self._make_observer(sealer, self._reconciler)
         self._schedule = Loop("scheduler", scheduler.step, period_s=full_pass_s)
-        self._reconcile = Loop("reconciler", reconciler.step, period_s=full_pass_s)
+        self._reconcile = Loop("reconciler", self._reconciler.step, period_s=full_pass_s)
         self._observe = Loop("observer", self._observer.step, period_s=full_pass_s)
         self.sessions = self._make_sessions(scheduler)
+
+    async def prepare(self) -> None:
+        """Write the assignments of the kernels that a manager before this one had started."""
+        await self._reconciler.step()
 
     async def start(self) -> None:
         """Begin to govern; the agents that have already reported are known on return."""
@@ -157,10 +161,14 @@ class Manager:
         self._reconcile.poke()
         self._schedule.poke()
 
+    async def live(self) -> tuple[ComputeSession, ...]:
+        """Return the sessions of this cluster that have not ended, oldest first."""
+        return await self._store.live(self.cluster_id)
+
     async def end_all(self, *, reason: str) -> None:
         """End every session of this cluster and wait until nothing is left of them."""
-        for session in await self._store.live(self.cluster_id):
+        for session in await self.live():
             await self.sessions.terminate(session.id, SYSTEM, reason=reason)
-        for session in await self._store.live(self.cluster_id):
+        for session in await self.live():
             for kernel in session.kernels:
                 await self.sessions.until_gone(kernel.id, timeout_s=END_TIMEOUT_S)

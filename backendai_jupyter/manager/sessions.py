@@ -129,6 +129,7 @@ class Sessions:
             mounts=mounts,
             shows_all=options.mounts is None,
             workdir=workdir,
+            jupyter_kernel_id=request.kernel_id,
         )
         session = await self._create(new, request.kernel_id)
         await self._board.post([Notice(session.main.id, Status.PENDING, "", generation=1)])

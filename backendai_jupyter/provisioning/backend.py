@@ -35,7 +35,12 @@ from backendai_jupyter.domain.resources import parse_size
 from backendai_jupyter.errors import BackendError, Unavailable
 from backendai_jupyter.manager.manager import Manager
 from backendai_jupyter.manager.vfolders import prepare_hosts
-from backendai_jupyter.provisioning.instance import Facts, Instance, new_cluster_id
+from backendai_jupyter.provisioning.instance import (
+    Facts,
+    Instance,
+    known_clusters,
+    new_cluster_id,
+)
 from backendai_jupyter.provisioning.reap import end_sessions, reap
 from backendai_jupyter.storage.hosts import VFolderHost
 from backendai_jupyter.store.engine import Database
@@ -55,10 +60,12 @@ _STOP_TIMEOUT_S = 30.0
 class Backend:
     """A manager and an agent that meet in memory, over the database of this machine.
 
-    ``start`` and ``stop`` block their caller; ``call`` may be awaited on any event loop.
+    ``start`` and ``stop`` block their caller; ``call`` may be awaited on any event loop.  A
+    server's (``serving``) has the kernels of the server before it; any other ends its own.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, serving: bool = False) -> None:
+        self._serving = serving
         self.settings = BackendAI(config=config)
         self.agent_settings = BackendAIAgent(config=config)
         self._ready = threading.Event()
@@ -77,7 +84,7 @@ class Backend:
             raise self._failure
 
     def stop(self) -> None:
-        """End all kernels of this backend, and leave nothing behind."""
+        """End all kernels, unless they outlive the server, and leave nothing else behind."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join(_STOP_TIMEOUT_S)
@@ -107,7 +114,7 @@ class Backend:
             self._loop.close()
 
     async def _live(self) -> None:
-        parts = _Parts(self.settings, self.agent_settings)
+        parts = _Parts(self.settings, self.agent_settings, serving=self._serving)
         try:
             self.manager = await parts.open()
             self._ready.set()
@@ -119,26 +126,33 @@ class Backend:
 class _Parts:
     """All that a backend is made of, opened in order and closed in reverse."""
 
-    def __init__(self, settings: BackendAI, agent_settings: BackendAIAgent) -> None:
+    def __init__(
+        self, settings: BackendAI, agent_settings: BackendAIAgent, *, serving: bool
+    ) -> None:
         self._settings = settings
+        self._serving = serving
+        self._keeps_kernels = serving and not settings.end_kernels_with_server
+        self._is_empty = False  # of kernels, as far as is known
         self._agent_settings = agent_settings
         self._data_dir = Path(settings.data_dir)
         self._supervisor = Supervisor()
         self._undo: list[Callable[[], Awaitable[None]]] = []
         self._database: Database
         self._manager: Manager
+        self._agent: Agent
 
     async def open(self) -> Manager:
         hosts = self._settings.hosts()
         use_docker = await self._wants_docker()
-        instance = self._create_instance(use_docker)
+        instance = self._open_instance(use_docker)
+        reaper = [sys.executable, "-m", reap.__module__, str(instance.path)]
         relay = RelayClient(
             instance.run_root / "relay",
             bind=self._agent_settings.relay_bind,
-            orphan_command=[sys.executable, "-m", reap.__module__, str(instance.path)],
-            on_lost=lambda: log.error("The relay process ended; restart the server to go on."),
+            orphan_command=None if self._keeps_kernels else reaper,
+            on_lost=lambda: self._agent.relay_lost(),
         )
-        self._undo.append(lambda: relay.close(stop=True))
+        self._undo.append(lambda: self._leave_relay(relay))
         runtimes = self._runtimes(instance, use_docker)
         await asyncio.gather(
             self._open_storage(hosts),
@@ -146,9 +160,8 @@ class _Parts:
             *(self._open_runtime(r) for r in runtimes),
         )
         cluster, live, sealer = MemoryClusterStore(), MemoryLiveStore(), Sealer()
-        agent = self._make_agent(instance, relay, runtimes, cluster, live, sealer)
+        self._agent = self._make_agent(instance, relay, runtimes, cluster, live, sealer)
         self._undo.append(self._supervisor.close)
-        await agent.start()
         self._manager = Manager(
             instance.facts.cluster_id,
             database=self._database,
@@ -162,8 +175,11 @@ class _Parts:
             full_pass_s=self._settings.full_pass_s,
             restart_grace_s=self._settings.restart_grace_s,
         )
+        await self._manager.prepare()  # else the agent would find that nobody wants its kernels
+        await self._agent.start()
         await self._manager.start()
         self._undo.append(self._end_kernels)
+        await self._end_kernels()  # that a server before this one left and no other shall have
         self._supervisor.task("clear dead instances", self._clear_dead())
         return self._manager
 
@@ -175,7 +191,14 @@ class _Parts:
                 log.warning("while closing: %s", error)
 
     async def _end_kernels(self) -> None:
-        await self._manager.end_all(reason="Its server was stopped.")
+        if not self._keeps_kernels:
+            what = "server was stopped" if self._serving else "run has ended"
+            await self._manager.end_all(reason=f"Its {what}.")
+        self._is_empty = not await self._manager.live()
+
+    async def _leave_relay(self, relay: RelayClient) -> None:
+        """End the relay, unless there are kernels that go on."""
+        await relay.close(stop=not self._keeps_kernels or not await relay.kernels())
 
     async def _wants_docker(self) -> bool:
         choice = self._agent_settings.runtime
@@ -189,7 +212,7 @@ class _Parts:
             )
         return found
 
-    def _create_instance(self, use_docker: bool) -> Instance:
+    def _open_instance(self, use_docker: bool) -> Instance:
         cluster_id = new_cluster_id()
         _make_private(self._data_dir)
         facts = Facts(
@@ -200,12 +223,14 @@ class _Parts:
             scratch_root=str(self._data_dir / "scratch" / cluster_id[:8]),
             docker_url=self._agent_settings.docker_url if use_docker else None,
         )
-        instance = Instance.create(self._data_dir / "instances", facts)
+        choose = Instance.take_over if self._serving else Instance.create
+        instance = choose(self._data_dir, facts)
 
-        async def remove() -> None:
-            await asyncio.to_thread(instance.remove)
+        async def leave() -> None:
+            is_empty = not self._serving or self._is_empty
+            await asyncio.to_thread(instance.remove if is_empty else instance.release)
 
-        self._undo.append(remove)
+        self._undo.append(leave)
         return instance
 
     def _runtimes(self, instance: Instance, use_docker: bool) -> list[KernelRuntime]:
@@ -277,12 +302,11 @@ class _Parts:
 
     async def _clear_dead(self) -> None:
         """Clear away what processes that died on this machine left behind."""
-        root = self._data_dir / "instances"
-        for instance in await asyncio.to_thread(lambda: list(Instance.dead(root))):
+        for instance in await asyncio.to_thread(lambda: list(Instance.dead(self._data_dir))):
             await reap(instance)
         store = SessionStore(self._database)
-        alive = {path.name for path in root.glob("*/")}
-        for cluster_id in await store.clusters_in_use() - alive:
+        known = await asyncio.to_thread(known_clusters, self._data_dir)
+        for cluster_id in await store.clusters_in_use() - known:
             await end_sessions(store, cluster_id)
 
 

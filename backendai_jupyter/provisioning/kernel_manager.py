@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
 from typing import Any
 
 from jupyter_client.ioloop.restarter import AsyncIOLoopKernelRestarter
 from jupyter_client.kernelspec import NATIVE_KERNEL_NAME
+from jupyter_client.provisioning.factory import KernelProvisionerFactory
+from jupyter_server._tz import utcnow
+from jupyter_server.prometheus.metrics import KERNEL_CURRENTLY_RUNNING_TOTAL
 from jupyter_server.services.kernels.kernelmanager import (
     AsyncMappingKernelManager,
     ServerKernelManager,
 )
 from jupyter_server.utils import ApiPath, ensure_async
+from tornado.ioloop import IOLoop
 from traitlets import default
 
 from backendai_jupyter.domain.options import Options
-from backendai_jupyter.errors import BackendError, InvalidInput, Unavailable
+from backendai_jupyter.errors import BackendError, Conflict, InvalidInput, Unavailable
+from backendai_jupyter.manager.survivors import Survivor
+from backendai_jupyter.provisioning.backend import Backend
 from backendai_jupyter.provisioning.backends import BACKENDS
 from backendai_jupyter.provisioning.kernelspecs import DEFAULT_KERNEL, is_ours
 from backendai_jupyter.provisioning.provisioner import BackendAIProvisioner
@@ -60,6 +67,34 @@ class BackendAIKernelManager(ServerKernelManager):
 
     restarter_class = Restarter
 
+    def restore(
+        self, kernel_id: str, survivor: Survivor, request: ServerRequest, backend: Backend
+    ) -> None:
+        """Become the manager of a kernel that runs."""
+        self.kernel_id = kernel_id
+        self._attempted_start = True
+        arguments: dict[str, Any] = {"backendai": request, "env": {}}
+        self._launch_args = arguments
+        factory = KernelProvisionerFactory.instance(parent=self.parent)
+        self.provisioner = factory.create_provisioner_instance(
+            kernel_id, self.kernel_spec, parent=self
+        )
+        if not isinstance(self.provisioner, BackendAIProvisioner):
+            raise Conflict(f"The kernelspec {self.kernel_name!r} is not for Backend.AI any more.")
+        self.load_connection_info(self.provisioner.restore(survivor, backend))
+        self.write_connection_file()
+        self._connect_control_socket()
+        self._ready = concurrent.futures.Future()  # the event loop may not run yet
+        self._ready.set_result(None)
+
+    def leave(self) -> None:
+        """Forget the kernel, which goes on; its connection file stays."""
+        self.stop_restarter()
+        self._close_control_socket()
+        self._connection_file_written = False
+        if isinstance(self.provisioner, BackendAIProvisioner):
+            self.provisioner.leave()
+
 
 class BackendAIMappingKernelManager(AsyncMappingKernelManager):
     """Starts kernels with the options of the request and of the notebook."""
@@ -98,8 +133,37 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):
 
     start_kernel = _async_start_kernel  # type: ignore[assignment] # as the class above does
 
+    def restore(
+        self, survivor: Survivor, request: ServerRequest, backend: Backend, *, state: str
+    ) -> None:
+        """Register a kernel that a server before this one had started, as if we had.
+
+        The event loop need not run yet.
+        """
+        session = survivor.session
+        wanted = {"kernel_id": session.jupyter_kernel_id or session.id}
+        manager: Any
+        manager, _, kernel_id = self.pre_start_kernel(session.kernelspec, wanted)
+        manager.restore(kernel_id, survivor, request, backend)
+        manager.execution_state = state
+        manager.reason = ""
+        manager.last_activity = utcnow()
+        self._kernels[kernel_id] = manager
+        self._kernel_connections[kernel_id] = 0
+        KERNEL_CURRENTLY_RUNNING_TOTAL.labels(type=manager.kernel_name).inc()
+        self.log.info("Kernel of the former server: %s", kernel_id)
+        IOLoop.current().add_callback(self._go_on, kernel_id, state)
+
+    async def _go_on(self, kernel_id: str, state: str) -> None:
+        """Do for a restored kernel what jupyter_server does when one has started."""
+        manager: Any = self._kernels[kernel_id]
+        manager.start_restarter()
+        await self._finish_kernel_start(kernel_id)  # type: ignore[no-untyped-call] # its base
+        manager.execution_state = state
+        self.initialize_culler()  # type: ignore[no-untyped-call] # its base
+
     async def _async_shutdown_all(self, now: bool = False) -> None:
-        """Give up the starts under way, then shut down the kernels.
+        """Give up the starts under way, then shut down the kernels that do not outlive the server.
 
         To jupyter_server a kernel that is still starting does not exist: its 404 would keep the
         server from ever stopping.
@@ -109,9 +173,20 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):
         for start in starting:
             start.cancel()
         await asyncio.gather(*starting, return_exceptions=True)
+        if not BACKENDS.backend.settings.end_kernels_with_server:
+            for kernel_id in list(self._kernels):
+                self._leave(kernel_id)
         await super()._async_shutdown_all(now=now)
 
     shutdown_all = _async_shutdown_all  # type: ignore[assignment] # as the class above does
+
+    def _leave(self, kernel_id: str) -> None:
+        """Let a kernel of ours go on without this server."""
+        manager: Any = self._kernels[kernel_id]
+        if isinstance(manager.provisioner, BackendAIProvisioner):
+            self.stop_watching_activity(kernel_id)  # type: ignore[no-untyped-call] # its base
+            manager.leave()
+            del self._kernels[kernel_id]
 
     @default("default_kernel_name")
     def _ours_where_local_ones_are_hidden(self) -> str:

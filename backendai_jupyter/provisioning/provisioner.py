@@ -26,6 +26,7 @@ from backendai_jupyter.domain.wire import Connection
 from backendai_jupyter.errors import Conflict, InvalidInput, NotFound, TimedOut
 from backendai_jupyter.manager.board import Notice
 from backendai_jupyter.manager.sessions import Request
+from backendai_jupyter.manager.survivors import Survivor
 from backendai_jupyter.provisioning.backend import Backend
 from backendai_jupyter.provisioning.backends import BACKENDS
 from backendai_jupyter.provisioning.notebook import calling_notebook_metadata
@@ -162,6 +163,21 @@ class BackendAIProvisioner(KernelProvisionerBase):
             await self._end(backend, self._session)
         self._ended = True
         await BACKENDS.release(backend)
+
+    def restore(self, survivor: Survivor, backend: Backend) -> KernelConnectionInfo:
+        """Take over a session that was started for this kernel by a server before this one."""
+        self._backend = backend
+        self._session = survivor.session.id
+        self._generation = survivor.session.main.generation
+        self._ended = False
+        self.journal_socket = survivor.connection.journal_socket
+        self.connection_info = _for_jupyter(survivor.connection)
+        return self.connection_info
+
+    def leave(self) -> None:
+        """Let the session go on without this kernel manager, for the next server."""
+        self._backend = None
+        self._ended = True
 
     async def get_provisioner_info(self) -> dict[str, Any]:
         info: dict[str, Any] = await super().get_provisioner_info()

@@ -84,6 +84,7 @@ def first_of(new: NewSession, now: float) -> ComputeSession:
         created_at=now,
         ended_at=None,
         kernels=(kernel,),
+        jupyter_kernel_id=new.jupyter_kernel_id,
     )
 
 
@@ -160,6 +161,7 @@ def _to_session(row: Any) -> ComputeSession:
         created_at=row.in_session_created_at,
         ended_at=row.in_session_ended_at,
         kernels=(),
+        jupyter_kernel_id=row.in_session_jupyter_kernel_id,
     )
 
 

@@ -64,6 +64,7 @@ sessions = sa.Table(
     sa.Column("name", sa.String(255), nullable=False),
     sa.Column("cluster_id", sa.String(255), nullable=False),
     sa.Column("kernelspec", sa.String(255), nullable=False),
+    sa.Column("jupyter_kernel_id", sa.String(64)),
     sa.Column("priority", sa.Integer, nullable=False),
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("status_reason", sa.Text, nullable=False),

@@ -108,7 +108,7 @@ class OneNode:
 
         await eventually(gone)
         assert not self.runtime.containers
-        assert not self.relay.open
+        assert not self.relay.channels
         assert not self.node.run_dir("k").exists()
         assert not self.node.home_dir("k").exists()
 
@@ -148,7 +148,7 @@ async def test_an_assignment_becomes_a_running_kernel_and_then_nothing(start: St
     kernel = await node.until(Phase.RUNNING)
     assert kernel.connection is not None
     connection = node.sealer.unseal(kernel.connection)
-    assert connection.shell_port == node.relay.open["k"].shell_port
+    assert connection.shell_port == node.relay.channels["k"].shell_port
     spec = node.runtime.specs["k"]
     assert spec.argv == ("python", "/run/backendai/connection.json")
     assert (node.node.home_dir("k") / "data").is_dir()
@@ -252,7 +252,7 @@ async def test_a_failed_start_names_its_step_and_leaves_nothing(
     assert kernel.exit is not None
     assert words in kernel.exit.message
     assert not node.runtime.containers
-    assert not node.relay.open
+    assert not node.relay.channels
     await node.until_nothing_is_left(await node.unassign())
 
 

@@ -1,0 +1,70 @@
+"""Give a starting Jupyter Server the kernels of the server before it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+from pathlib import PurePosixPath
+
+from backendai_jupyter.domain.mounts import HOME
+from backendai_jupyter.domain.options import MountOption, Options
+from backendai_jupyter.domain.records import Kernel
+from backendai_jupyter.manager.survivors import survivors
+from backendai_jupyter.manager.vfolders import contents_path_of
+from backendai_jupyter.provisioning.backend import Backend
+from backendai_jupyter.provisioning.kernel_manager import BackendAIMappingKernelManager
+from backendai_jupyter.provisioning.requested import ServerRequest
+
+log = logging.getLogger(__name__)
+
+_SURVIVORS_TIMEOUT_S = 20.0
+_STATE_TIMEOUT_S = 2.0
+
+
+def restore_kernels(backend: Backend, kernels: BackendAIMappingKernelManager) -> None:
+    """Register what survived, under the ids that it had; call it before the server serves.
+
+    A kernel that cannot be managed any more, because its kernelspec is gone, runs on and is
+    only seen in our own lists.
+    """
+    found = backend.call_blocking(survivors(backend.manager, timeout_s=_SURVIVORS_TIMEOUT_S))
+    for survivor in found:
+        request = _request_of(survivor.session.main)
+        state = state_in_journal(survivor.connection.journal_socket)
+        try:
+            kernels.restore(survivor, request, backend, state=state)
+        except Exception:  # one that cannot be restored must not cost the others
+            log.exception("kernel %s of the former server is not restored", survivor.session.id)
+
+
+def state_in_journal(path: str | None) -> str:
+    """Return ``busy``, ``idle`` or ``starting``, as the kernel's relay knows it; it blocks."""
+    if path is None:
+        return "idle"
+    try:
+        with socket.socket(socket.AF_UNIX) as journal:
+            journal.settimeout(_STATE_TIMEOUT_S)
+            journal.connect(path)
+            journal.sendall(b'{"op": "watch"}\n')
+            with journal.makefile("rb") as lines:
+                return str(json.loads(lines.readline())["state"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("the journal %s does not say what its kernel does: %s", path, error)
+        return "idle"
+
+
+def _request_of(kernel: Kernel) -> ServerRequest:
+    """Return what asks for the same again, should the session have to be replaced."""
+    mounts = [
+        MountOption(m.vfolder_name, PurePosixPath(m.target).name, m.readonly)
+        for m in kernel.mounts
+        if m.vfolder_name
+    ]
+    options = Options(
+        resources=kernel.slots, mounts=None if kernel.shows_all else mounts, env=kernel.env
+    )
+    directory = (
+        "" if kernel.workdir == str(HOME) else contents_path_of(kernel.workdir, kernel.mounts)
+    )
+    return ServerRequest((options,), directory or "", None)
