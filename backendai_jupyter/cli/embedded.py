@@ -12,10 +12,13 @@ from traitlets.config import Config
 from backendai_jupyter.agent.launch import LOG_TAIL_BYTES
 from backendai_jupyter.agent.runtime.docker import DockerRuntime
 from backendai_jupyter.agent.runtime.kernel_dir import KernelDir
+from backendai_jupyter.errors import Conflict
 from backendai_jupyter.provisioning.backend import Backend
 from backendai_jupyter.provisioning.instance import facts_of
 from backendai_jupyter.web.models import AgentList, ImageList
 from backendai_jupyter.web.queries import read_agents, read_images
+
+_GONE_TIMEOUT_S = 30.0
 
 
 async def agents(config: Config) -> AgentList:
@@ -26,6 +29,16 @@ async def agents(config: Config) -> AgentList:
 async def images(config: Config) -> ImageList:
     async with _backend(config) as backend:
         return await backend.call(read_images(backend.manager))
+
+
+async def end(config: Config, session_id: str) -> None:
+    """Carry out the end of a session of the server, which does not run."""
+    try:
+        async with _backend(config, serving=True) as backend:
+            ended = backend.manager.sessions.until_gone(session_id, timeout_s=_GONE_TIMEOUT_S)
+            await backend.call(ended)
+    except Conflict:
+        return  # a server has just started, and does it
 
 
 async def read_log(data_dir: Path, cluster_id: str, kernel_id: str) -> str:
@@ -50,8 +63,8 @@ async def read_log(data_dir: Path, cluster_id: str, kernel_id: str) -> str:
 
 
 @asynccontextmanager
-async def _backend(config: Config) -> AsyncIterator[Backend]:
-    backend = Backend(config)
+async def _backend(config: Config, *, serving: bool = False) -> AsyncIterator[Backend]:
+    backend = Backend(config, serving=serving)
     await asyncio.to_thread(backend.start)
     try:
         yield backend

@@ -13,6 +13,7 @@ from backendai_jupyter.cli.database import LocalDatabase
 from backendai_jupyter.config import BackendAI
 from backendai_jupyter.domain.records import Viewer
 from backendai_jupyter.domain.states import FINAL
+from backendai_jupyter.provisioning.instance import is_at_work
 from backendai_jupyter.store.sessions import SessionStore
 from backendai_jupyter.web.models import (
     END_REASON,
@@ -30,12 +31,14 @@ class LocalApi:
     """An ``Api`` that sees the sessions of every process on this machine.
 
     They share the database, and each passes over its own rows every few seconds: that is
-    when the end of a session that is written here takes effect.
+    when the end of a session that is written here takes effect.  Kernels whose server does not
+    run are ended by a backend of our own.
     """
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._settings = BackendAI(config=config)
+        self._data_dir = Path(self._settings.data_dir)
         self._database = LocalDatabase(self._settings)
 
     async def close(self) -> None:
@@ -59,8 +62,7 @@ class LocalApi:
         kernel = session.main
         if kernel.status in FINAL:
             return kernel.exit.log_tail if kernel.exit else ""
-        data_dir = Path(self._settings.data_dir)
-        text: str = await _embedded().read_log(data_dir, session.cluster_id, kernel.id)
+        text: str = await _embedded().read_log(self._data_dir, session.cluster_id, kernel.id)
         return text
 
     async def terminate(self, session_id: str) -> None:
@@ -68,6 +70,9 @@ class LocalApi:
         await store.terminate(
             session_id, viewer, reason=END_REASON, by=viewer.user_id, now=time.time()
         )
+        session = await store.get(session_id, viewer)
+        if session.status not in FINAL and not is_at_work(self._data_dir, session.cluster_id):
+            await _embedded().end(self._config, session_id)
 
     async def agents(self) -> AgentList:
         answer: AgentList = await _embedded().agents(self._config)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from backendai_jupyter.agent.launch import JOURNAL_BYTES
 from backendai_jupyter.agent.node import measure_capacity
 from backendai_jupyter.agent.relay.client import RelayClient
 from backendai_jupyter.agent.runtime.bubblewrap import find_bubblewrap
@@ -94,7 +95,13 @@ async def relay(settings: Settings) -> Found:
         try:
             await client.open()
             prefix = str(directory / "k")
-            endpoint = await client.open_kernel("doctor", prefix, secrets.token_hex(16))
+            endpoint = await client.open_kernel(
+                "doctor",
+                prefix,
+                secrets.token_hex(16),
+                journal=directory / "journal",
+                journal_bytes=JOURNAL_BYTES,
+            )
             await client.close_kernel("doctor")
         finally:
             await client.close(stop=True)

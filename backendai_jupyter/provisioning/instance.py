@@ -161,6 +161,21 @@ def facts_of(data_dir: Path, cluster_id: str) -> Facts | None:
     return _read_facts(data_dir / _OF_BATCH_RUNS / cluster_id)
 
 
+def is_at_work(data_dir: Path, cluster_id: str) -> bool:
+    """Whether a process of this machine has the cluster, or will be cleared up after."""
+    found = _read_facts(data_dir / _OF_SERVER)
+    if found is None or found.cluster_id != cluster_id:
+        return True
+    lock = os.open(data_dir / _OF_SERVER / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 def _lock_server(path: Path) -> int | None:
     """Return the lock; None if the one that had it removed the directory, just now."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
