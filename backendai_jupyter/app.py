@@ -8,6 +8,7 @@ import logging
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.serverapp import ServerApp
 from jupyter_server.utils import ensure_async
+from tornado.ioloop import IOLoop
 from traitlets import TraitError
 
 from backendai_jupyter.config import BackendAI, BackendAIAgent
@@ -15,13 +16,16 @@ from backendai_jupyter.contents.manager import VFolderContentsManager
 from backendai_jupyter.errors import BackendError
 from backendai_jupyter.provisioning.backend import Backend
 from backendai_jupyter.provisioning.backends import BACKENDS
+from backendai_jupyter.provisioning.changes import Changes
+from backendai_jupyter.provisioning.deaths import Deaths
+from backendai_jupyter.provisioning.jupyter_sessions import BackendAISessionManager
 from backendai_jupyter.provisioning.kernel_manager import (
     BackendAIKernelManager,
     BackendAIMappingKernelManager,
 )
-from backendai_jupyter.provisioning.jupyter_sessions import BackendAISessionManager
 from backendai_jupyter.provisioning.kernelspecs import BackendAIKernelSpecManager
 from backendai_jupyter.provisioning.restore import restore_kernels
+from backendai_jupyter.web.event_log import emitter
 from backendai_jupyter.web.routes import routes
 
 log = logging.getLogger(__name__)
@@ -36,6 +40,7 @@ class BackendAIExtension(ExtensionApp):
     classes = [BackendAI, BackendAIAgent]  # noqa: RUF012 - the base class declares it so
 
     backend: Backend
+    changes: Changes
 
     def _link_jupyter_server_extension(self, serverapp: ServerApp) -> None:
         """Choose the server's managers; the only moment before they are made.
@@ -65,6 +70,18 @@ class BackendAIExtension(ExtensionApp):
         assert self.serverapp is not None
         if isinstance(self.serverapp.kernel_manager, BackendAIMappingKernelManager):
             restore_kernels(self.backend, self.serverapp.kernel_manager)
+            self._follow_sessions(self.serverapp.kernel_manager)
+
+    def _follow_sessions(self, kernels: BackendAIMappingKernelManager) -> None:
+        """Let whoever must know hear at once of what becomes of sessions."""
+        assert self.serverapp is not None
+        manager = self.backend.manager
+        loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined] # there is no other
+        self.changes = self.settings["backendai_changes"] = Changes(manager.board, loop)
+        self.changes.listen(Deaths(kernels).look)
+        assert self.serverapp.event_logger is not None
+        self.changes.listen(emitter(self.serverapp.event_logger, manager.viewer))
+        self.backend.call_blocking(self.changes.open())
 
     def initialize_handlers(self) -> None:
         self.handlers.extend(routes)
@@ -75,6 +92,8 @@ class BackendAIExtension(ExtensionApp):
         jupyter_server shuts kernels down only after its extensions.
         """
         assert self.serverapp is not None
+        self.changes.close()
+        await self.backend.call(self.changes.stop())
         await ensure_async(self.serverapp.kernel_manager.shutdown_all())
         if isinstance(self.serverapp.contents_manager, VFolderContentsManager):
             await self.serverapp.contents_manager.close()

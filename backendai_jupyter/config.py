@@ -16,6 +16,7 @@ from traitlets import Bool, Dict, Enum, Float, Int, List, TraitError, Unicode, d
 from traitlets.config import Config, Configurable
 from traitlets.config.application import Application
 
+from backendai_jupyter.domain.progress import StartLimits
 from backendai_jupyter.domain.resources import parse_size
 from backendai_jupyter.errors import InvalidInput
 from backendai_jupyter.storage.hosts import VFolderHost, read_hosts
@@ -69,10 +70,31 @@ class BackendAI(Configurable):
         slots of dead kernels longer.""",
     ).tag(config=True)
 
+    # All time-outs that a user can meet are the three that follow, and of the agent
+    # ``answer_timeout_s`` and ``engine_timeout_s``.
+
+    start_timeouts = Dict(
+        help="""Seconds that a start may stay in one status, by its name, e.g.
+        ``{"PENDING": 600, "CREATING": 180}``; 0 is as long as it takes.  A start that takes
+        longer is given up, and its error and its history name the status and the step.
+
+        What is not given stays as it is: ``PENDING`` (waiting for room) 0, ``SCHEDULED``
+        (waiting for the agent) 30, ``PREPARING`` (directories, channels) 60, ``PULLING`` 600,
+        ``CREATING`` (making the container, and its first answer) 90, ``RESTARTING`` (all of a
+        restart in place) 120.  Where ``BackendAIAgent.answer_timeout_s`` is raised,
+        ``CREATING`` and ``RESTARTING`` must be too.""",
+    ).tag(config=True)
+
     start_timeout_s = Float(
         0.0,
-        help="""Seconds after which a start that is not finished is given up, waiting for room
-        included.  0 waits as long as it takes.""",
+        help="""Seconds after which a start that is not finished is given up, in whichever status
+        it is, waiting for room included.  0 leaves it to ``start_timeouts``.""",
+    ).tag(config=True)
+
+    end_timeout_s = Float(
+        20.0,
+        help="""Seconds that a shutdown waits until nothing of its kernel is left.  What takes
+        longer is ended in the background.""",
     ).tag(config=True)
 
     end_kernels_with_server = Bool(
@@ -133,6 +155,18 @@ class BackendAI(Configurable):
                 f"there is no vfolder host {self.default_vfolder_host!r}; known are {known}",
             )
         return found
+
+    def start_limits(self) -> StartLimits:
+        """Return ``start_timeouts`` and ``start_timeout_s`` together."""
+        return _read_limits(self.start_timeouts, total_s=self.start_timeout_s)
+
+    @validate("start_timeouts")
+    def _are_limits(self, proposal: Any) -> dict[str, float]:
+        try:
+            _read_limits(proposal.value)
+        except InvalidInput as error:
+            raise TraitError(str(error)) from None
+        return dict(proposal.value)
 
     @validate("runtime_dir")
     def _leaves_room_for_sockets(self, proposal: Any) -> str:
@@ -199,7 +233,14 @@ class BackendAIAgent(Configurable):
 
     answer_timeout_s = Float(
         60.0,
-        help="""Seconds that a started kernel program may take until its first answer.""",
+        help="""Seconds that a started kernel program may take until its first answer.  See
+        ``BackendAI.start_timeouts`` for all of a start.""",
+    ).tag(config=True)
+
+    engine_timeout_s = Float(
+        60.0,
+        help="""Seconds that the Docker engine may take for one answer.  Larger bears with an
+        engine under heavy load; smaller notices sooner that one hangs.""",
     ).tag(config=True)
 
     stop_grace_s = Float(
@@ -230,6 +271,10 @@ class BackendAIAgent(Configurable):
         if proposal.value <= 0:
             raise TraitError("BackendAIAgent.kernel_uid must be above 0: kernels never run as root")
         return int(proposal.value)
+
+
+def _read_limits(raw: dict[str, Any], *, total_s: float = 0) -> StartLimits:
+    return StartLimits.read(raw, field="BackendAI.start_timeouts", total_s=total_s)
 
 
 def load_files() -> Config:

@@ -5,6 +5,7 @@
   x NotFound               the named thing does not exist, or the caller may not see it
   x Conflict               it exists, in a state that forbids the request
     + LostRace             somebody else moved the row first; read again
+    + Cancelled            its end was asked for while it started
   x Refused                the caller asked for more than it may have
     + NeverFits            no agent could run it even when empty; ``slot`` says why
   x NoCapacity             valid, but no agent can take it now; it waits
@@ -49,6 +50,10 @@ class Conflict(BackendError):
 
 class LostRace(Conflict):
     code = "lost-race"
+
+
+class Cancelled(Conflict):
+    code = "cancelled"
 
 
 class Refused(BackendError):

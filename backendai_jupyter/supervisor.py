@@ -25,11 +25,27 @@ async def race(*runners: Coroutine[Any, Any, T]) -> T:
     return next(task for task in tasks if task in done).result()
 
 
+async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
+    """Run ``work`` to its end, also when the caller is cancelled meanwhile; he learns it then.
+
+    What a cancelled caller will not hear of any more is logged.
+    """
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.info("failed after its caller had been cancelled: %s", error)
+        raise
+
+
 class Loop:
     """Call ``step`` every ``period_s``, or at once after ``poke``.
 
-    A failing step is logged with its traceback and retried with exponential delay, at most
-    ``max_backoff_s``; a poke does not shorten that delay.  Cancellation always gets through.
+    A failing step is logged and retried with exponential delay, at most ``max_backoff_s``; a
+    poke does not shorten that delay.  Errors of the kinds ``expected`` are logged as one line,
+    any other with its traceback.  Cancellation always gets through.
     """
 
     def __init__(
@@ -39,12 +55,14 @@ class Loop:
         *,
         period_s: float,
         max_backoff_s: float = 30.0,
+        expected: tuple[type[Exception], ...] = (),
     ) -> None:
         self.name = name
         self.failures = 0  # in a row
         self._step = step
         self._period_s = period_s
         self._max_backoff_s = max_backoff_s
+        self._expected = expected
         self._wake = asyncio.Event()
 
     def poke(self) -> None:
@@ -57,10 +75,16 @@ class Loop:
             try:
                 await self._step()
                 self.failures = 0
-            except Exception:  # whatever it was, the loop must go on
+            except Exception as error:  # whatever it was, the loop must go on
                 self.failures += 1
-                log.exception("%s failed (%d in a row)", self.name, self.failures)
+                self._tell(error)
             await self._pause()
+
+    def _tell(self, error: Exception) -> None:
+        if isinstance(error, self._expected):
+            log.error("%s failed (%d in a row): %s", self.name, self.failures, error)
+        else:
+            log.error("%s failed (%d in a row)", self.name, self.failures, exc_info=error)
 
     async def _pause(self) -> None:
         if self.failures:

@@ -76,6 +76,7 @@ class PrivateEngine:
         self.base = ""  # reference of the Debian base, and a folder of wheels: what images
         self.wheels = Path()  # are built from; known after ensure_images
         self._bridge = _bridge_of(os.getpid())
+        self._data = Path()
         self._lock: IO[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -83,15 +84,28 @@ class PrivateEngine:
         """Return when the engine answers; raises ``RuntimeError`` with its log otherwise."""
         _get_commands()
         _clear_up_after_killed_runs()
-        data = self._claim_data()
+        self._data = self._claim_data()
         _add_bridge(self._bridge)
-        with _ReadySocket(self.state / "ready.sock") as ready, self._log_path.open("wb") as log:
+        self._launch()
+        with contextlib.closing(self.client()) as client:
+            for left in client.containers(all=True):  # by a run that was killed
+                client.remove_container(left["Id"], force=True, v=True)
+
+    def start_again(self) -> None:
+        """Start an engine that was killed, with what it had; returns when it answers."""
+        assert self._process is not None
+        self._process.wait()
+        (self.state / "ready.sock").unlink()
+        self._launch()
+
+    def _launch(self) -> None:
+        with _ReadySocket(self.state / "ready.sock") as ready, self._log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 # However this process ends, its engine ends too.
                 [
                     *("setpriv", "--pdeathsig", "TERM"),
                     find_command("dockerd"),
-                    *self._options(data),
+                    *self._options(self._data),
                 ],
                 stdout=log,
                 stderr=log,
@@ -101,9 +115,6 @@ class PrivateEngine:
             if not ready.wait(self._process):
                 self.stop()
                 raise RuntimeError(f"dockerd did not start:\n{self._log_path.read_text()[-4000:]}")
-        with contextlib.closing(self.client()) as client:
-            for left in client.containers(all=True):  # by a run that was killed
-                client.remove_container(left["Id"], force=True, v=True)
 
     def stop(self) -> None:
         """End the engine with all its containers; what is cached stays."""

@@ -117,7 +117,16 @@ class RelayInMemory:
     async def open(self) -> None:
         self.opened += 1
 
-    async def open_kernel(self, kernel_id: str, ipc_prefix: str, key: str) -> Endpoint:
+    async def open_kernel(
+        self,
+        kernel_id: str,
+        ipc_prefix: str,
+        key: str,
+        *,
+        journal: Path,
+        journal_bytes: int,
+        endpoint: Endpoint | None = None,
+    ) -> Endpoint:
         first = 40000 + 5 * len(self.channels)
         return self.channels.setdefault(kernel_id, _endpoint(first))
 
@@ -133,7 +142,7 @@ class RelayInMemory:
 
 def _endpoint(first_port: int) -> Endpoint:
     shell, iopub, stdin, control, hb = range(first_port, first_port + 5)
-    return Endpoint("127.0.0.1", shell, iopub, stdin, control, hb, "public", "secret")
+    return Endpoint("127.0.0.1", shell, iopub, stdin, control, hb, "public", "secret", "socket")
 
 
 async def answer_at_once(connection: Connection, *, timeout_s: float) -> dict[str, str]:

@@ -24,6 +24,7 @@ STOP_WITHIN_S = 40.0
 class RunningServer:
     """A server on a port that the system chose; use it as ``async with``.
 
+    Started again, it has the same port and token.
     ``root`` gets its configuration, data, runtime and working directories and must have a
     short name, for sockets.  A second server with the same ``root`` shares all of them.
     """
@@ -165,7 +166,8 @@ class RunningServer:
 
     def _options(self) -> list[str]:
         options = [
-            *("--no-browser", "--allow-root", "--ServerApp.port=0", "--ServerApp.ip=127.0.0.1"),
+            *("--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"),
+            f"--ServerApp.port={httpx.URL(self.url).port or 0}",
             f"--IdentityProvider.token={self.token}",
         ]
         if self._enable is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 from backendai_jupyter import __version__
@@ -60,10 +60,11 @@ class Agent:
         self._tasks: set[asyncio.Task[None]] = set()  # of the workers
         self._images: dict[str, Image] = {}
         self._revision = 0
-        self._report_loop = Loop("agent report", self._publish, period_s=heartbeat_s)
-        self._full_pass_loop = Loop("agent full pass", self._full_pass, period_s=heartbeat_s)
-        self._relay_loop = Loop("agent relay", self._tend_relay, period_s=heartbeat_s)
+        self._report_loop = _loop("report", self._publish, heartbeat_s)
+        self._full_pass_loop = _loop("full pass", self._full_pass, heartbeat_s)
+        self._relay_loop = _loop("relay", self._tend_relay, heartbeat_s)
         self._relay_is_lost = False
+        self._is_leaving = False
 
     async def start(self) -> None:
         """Begin to follow assignments; returns after the first full pass and report.
@@ -77,19 +78,22 @@ class Agent:
         self._supervisor.loop(self._report_loop)
         self._supervisor.loop(self._full_pass_loop)
         self._supervisor.loop(self._relay_loop)
-        self._supervisor.loop(Loop("agent watch", self._follow_assignments, period_s=0))
-        self._supervisor.loop(Loop("agent logs", self._answer_log_requests, period_s=0))
+        self._supervisor.loop(_loop("watch", self._follow_assignments, 0))
+        self._supervisor.loop(_loop("logs", self._answer_log_requests, 0))
         for runtime in self._tools.runtimes.values():
             follow = partial(self._follow_exits, runtime)
-            self._supervisor.loop(Loop(f"agent exits {runtime.name}", follow, period_s=0))
+            self._supervisor.loop(_loop(f"exits {runtime.name}", follow, 0))
 
-    async def stop_all(self) -> None:
-        """End every kernel of this agent, assigned or not, and report that they are gone."""
+    async def stop_all(self, *, within_s: float) -> None:
+        """End every kernel of this agent, assigned or not, and take no more orders.
+
+        For a manager that cannot write down that they end.
+        """
+        self._is_leaving = True
         for worker in tuple(self._workers.values()):
             worker.want(None)
         if self._tasks:
-            await asyncio.wait(self._tasks)
-        await self._publish()
+            await asyncio.wait(self._tasks, timeout=within_s)
 
     def relay_lost(self) -> None:
         """Take note that the relay process has ended; it is started again soon."""
@@ -111,7 +115,8 @@ class Agent:
         listing = await self._cluster.list(keys.assignments(self.agent_id))
         while listing.revision < self._revision:  # the watch has overtaken it
             listing = await self._cluster.list(keys.assignments(self.agent_id))
-        wanted = {a.kernel_id: a for a in (_read(e.value) for e in listing.entries)}
+        assigned = () if self._is_leaving else listing.entries
+        wanted = {a.kernel_id: a for a in (_read(e.value) for e in assigned)}
         remains = await asyncio.to_thread(self._tools.node.kernels)
         for kernel_id in {*wanted, *containers, *remains, *await self._relayed(), *self._workers}:
             worker = self._worker(kernel_id)
@@ -151,7 +156,7 @@ class Agent:
         if change.revision <= self._revision:
             return  # a full pass has already seen it, or something newer
         kernel_id = change.key.removeprefix(prefix)
-        if change.value is not None:
+        if change.value is not None and not self._is_leaving:
             self._worker(kernel_id).want(_read(change.value))
         elif kernel_id in self._workers:
             self._workers[kernel_id].want(None)
@@ -226,6 +231,11 @@ class Agent:
             keys.report(self.agent_id), report.model_dump_json(), ttl_s=4 * self._heartbeat_s
         )
         await self._live.publish(keys.REPORT_HINTS, self.agent_id)
+
+
+def _loop(name: str, step: Callable[[], Awaitable[None]], period_s: float) -> Loop:
+    """A loop that says in a line what is wrong with the node, an engine or the relay."""
+    return Loop(f"agent {name}", step, period_s=period_s, expected=(BackendError, OSError))
 
 
 def _read(value: str) -> Assignment:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import secrets
 from collections.abc import Callable, Coroutine, Mapping
@@ -24,11 +25,16 @@ from backendai_jupyter.agent.runtime.base import ContainerSpec, KernelRuntime
 from backendai_jupyter.domain.exits import explain_exit, with_last_lines
 from backendai_jupyter.domain.wire import Assignment, Connection, Exit, ExitReason, Image
 from backendai_jupyter.errors import BackendError, LaunchFailed, RuntimeFailed
+from backendai_jupyter.points import reached
 from backendai_jupyter.supervisor import race
 
+log = logging.getLogger(__name__)
+
 LOG_TAIL_BYTES = 16 * 1024
+JOURNAL_BYTES = 256 << 20
 _SOCKET_PREFIX = "s"  # sockets are RUN_DIR/s-1 .. s-5
 _CONNECTION_FILE = "connection.json"
+_OUTPUT_FILE = Path(__file__).with_name("kernel_output.py")  # see decision 016
 
 
 class Relay(Protocol):
@@ -36,7 +42,16 @@ class Relay(Protocol):
 
     async def open(self) -> None: ...
 
-    async def open_kernel(self, kernel_id: str, ipc_prefix: str, key: str) -> Endpoint: ...
+    async def open_kernel(
+        self,
+        kernel_id: str,
+        ipc_prefix: str,
+        key: str,
+        *,
+        journal: Path,
+        journal_bytes: int,
+        endpoint: Endpoint | None = None,
+    ) -> Endpoint: ...
 
     async def close_kernel(self, kernel_id: str) -> None: ...
 
@@ -55,6 +70,7 @@ class Tools:
     ask: Callable[..., Coroutine[Any, Any, Any]]  # kernel_info of agent/relay/probe.py
     answer_timeout_s: float
     stop_grace_s: float  # between SIGTERM and SIGKILL
+    journal_bytes: int = JOURNAL_BYTES  # what each kernel's journal may hold
 
 
 @dataclass(slots=True)
@@ -93,13 +109,7 @@ class Directories:
 
     async def do(self, launch: Launch, tools: Tools) -> None:
         run_dir = tools.node.run_dir(launch.kernel_id)
-        try:
-            self._make(launch, tools.node, run_dir)
-        except OSError as error:
-            raise LaunchFailed(self.name, f"{error.filename}: {error.strerror}.") from error
-
-    def _make(self, launch: Launch, node: Node, run_dir: Path) -> None:
-        home_dir = node.home_dir(launch.kernel_id)
+        node, home_dir = tools.node, tools.node.home_dir(launch.kernel_id)
         node.make_private(run_dir)
         node.make_private(home_dir)
         for mount in launch.assignment.mounts:
@@ -120,7 +130,14 @@ class Channels:
 
     async def do(self, launch: Launch, tools: Tools) -> None:
         prefix = tools.node.run_dir(launch.kernel_id) / _SOCKET_PREFIX
-        launch.endpoint = await tools.relay.open_kernel(launch.kernel_id, str(prefix), launch.key)
+        launch.endpoint = await tools.relay.open_kernel(
+            launch.kernel_id,
+            str(prefix),
+            launch.key,
+            journal=tools.node.journal_dir(launch.kernel_id),
+            journal_bytes=tools.journal_bytes,
+            endpoint=launch.endpoint,
+        )
 
     async def undo(self, kernel_id: str, tools: Tools) -> None:
         await tools.relay.close_kernel(kernel_id)
@@ -139,16 +156,20 @@ class Container:
             tools.node.home_dir(launch.kernel_id),
         )
         inside = runtime.inside(run_dir, home_dir)
-        connection_file = f"{inside.run_dir}/{_CONNECTION_FILE}"
         content = ipc_connection(f"{inside.run_dir}/{_SOCKET_PREFIX}", launch.key)
         _write_private(run_dir / _CONNECTION_FILE, json.dumps(content), tools.node)
+        _write_private(run_dir / _OUTPUT_FILE.name, _OUTPUT_FILE.read_text(), tools.node)
+        files = {
+            "{connection_file}": f"{inside.run_dir}/{_CONNECTION_FILE}",
+            "{kernel_output}": f"{inside.run_dir}/{_OUTPUT_FILE.name}",
+        }
         assignment = launch.assignment
         spec = ContainerSpec(
             kernel_id=launch.kernel_id,
             session_id=assignment.session_id,
             generation=assignment.generation,
             image=launch.image,
-            argv=tuple(a.replace("{connection_file}", connection_file) for a in assignment.argv),
+            argv=tuple(_filled(word, files) for word in assignment.argv),
             env=assignment.env,
             limits=assignment.limits,
             mounts=assignment.mounts,
@@ -190,27 +211,38 @@ async def run_steps(
 ) -> None:
     """Take the kernel from nothing, or from its last generation, to its first answer.
 
-    Raises ``LaunchFailed`` naming the step, with nothing left behind.
+    Raises ``LaunchFailed`` naming the step, with nothing left behind unless the log says so.
     """
     for step in STEPS:
         try:
             await on_step(step.name)
             if launch.abandoned:
                 raise LaunchFailed(step.name, "Its end was asked for while it started.")
+            await reached(f"agent.step.{step.name}")
             await step.do(launch, tools)
-        except BackendError as error:
+            await reached(f"agent.done.{step.name}")
+        except (BackendError, OSError) as error:
             log_tail = await _log_tail(launch, tools)
-            await dismantle(launch.kernel_id, tools)
+            await _give_up(launch.kernel_id, tools)
             if isinstance(error, LaunchFailed):
                 error.log_tail = error.log_tail or log_tail
                 raise
-            raise LaunchFailed(step.name, str(error), log_tail) from error
+            raise LaunchFailed(step.name, in_words(error), log_tail) from error
 
 
 async def dismantle(kernel_id: str, tools: Tools) -> None:
     """Undo every step in reverse; succeeds if nothing of the kernel exists."""
     for step in reversed(STEPS):
+        await reached(f"agent.undo.{step.name}")
         await step.undo(kernel_id, tools)
+
+
+async def _give_up(kernel_id: str, tools: Tools) -> None:
+    """Dismantle a start that failed; what cannot be undone now goes with its assignment."""
+    try:
+        await dismantle(kernel_id, tools)
+    except (BackendError, OSError) as error:
+        log.warning("kernel %s is not wholly removed yet: %s", kernel_id, in_words(error))
 
 
 async def exited(launch: Launch, tools: Tools) -> Exit | None:
@@ -267,11 +299,29 @@ def stored_key(node: Node, kernel_id: str) -> str:
     return ""
 
 
+def _filled(word: str, files: Mapping[str, str]) -> str:
+    """Return a word of the kernelspec's command with the paths of its files."""
+    for placeholder, path in files.items():
+        word = word.replace(placeholder, path)
+    return word
+
+
+def in_words(error: BackendError | OSError) -> str:
+    """Return a sentence; of an error of the system with the file that it is about."""
+    if isinstance(error, BackendError):
+        return str(error)
+    about = f"{error.filename}: " if error.filename else ""
+    return f"{about}{error.strerror or error}."
+
+
 def _write_private(path: Path, content: str, node: Node) -> None:
     """Write a file that only its kernel can read; it holds the message key."""
     partial = path.with_suffix(".partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(content)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(content)
+    except OSError as error:  # of a full disk, it does not say which
+        raise OSError(error.errno, error.strerror, str(path)) from error
     node.give(partial)
     partial.rename(path)

@@ -40,6 +40,9 @@ class Node:
     def home_dir(self, kernel_id: str) -> Path:
         return self.scratch_root / kernel_id
 
+    def journal_dir(self, kernel_id: str) -> Path:
+        return self.scratch_root / _JOURNALS / kernel_id
+
     @property
     def checkpoints(self) -> Checkpoints:
         return Checkpoints(self.scratch_root / _CHECKPOINTS)
@@ -66,6 +69,7 @@ class Node:
         Its home goes last: an agent that is killed before finds it, and removes the rest.
         """
         shutil.rmtree(self.run_dir(kernel_id), ignore_errors=True)
+        shutil.rmtree(self.journal_dir(kernel_id), ignore_errors=True)
         self.checkpoints.remove(kernel_id)
         shutil.rmtree(self.home_dir(kernel_id), ignore_errors=True)
 

@@ -53,6 +53,21 @@ async def find_checkpoint(
     )
 
 
+async def clear_unfinished(launch: Launch, tools: Tools) -> None:
+    """Remove a program that has ended before its start was finished, so that it starts anew.
+
+    It ended because the agent that started it was killed while at it.
+    """
+    assert launch.image is not None
+    runtime = tools.runtimes[launch.image.runtime]
+    try:
+        for state in await runtime.list():
+            if state.kernel_id == launch.kernel_id and state.exit_code is not None:
+                await runtime.stop(launch.kernel_id, grace_s=0)
+    except RuntimeFailed as error:
+        log.warning("kernel %s: its last program is still there: %s", launch.kernel_id, error)
+
+
 async def reopen_channels(launch: Launch, tools: Tools) -> None:
     """Open the kernel's channels where they were, or elsewhere if that is taken."""
     try:

@@ -13,14 +13,16 @@ from backendai_jupyter.agent.launch import (
     Tools,
     dismantle,
     exited,
+    in_words,
     run_steps,
 )
 from backendai_jupyter.agent.mounts import add_mount
-from backendai_jupyter.agent.resume import find_checkpoint, reopen_channels
+from backendai_jupyter.agent.resume import clear_unfinished, find_checkpoint, reopen_channels
 from backendai_jupyter.cluster.seal import Sealer
 from backendai_jupyter.domain.exits import explain_failed_step, with_last_lines
 from backendai_jupyter.domain.wire import Assignment, Exit, Image, KernelReport, Phase
 from backendai_jupyter.errors import BackendError, LaunchFailed, RelayFailed, RuntimeFailed
+from backendai_jupyter.points import reached
 
 log = logging.getLogger(__name__)
 
@@ -113,8 +115,8 @@ class KernelWorker:
     async def reopen(self) -> None:
         """Give the kernel its channels again after the relay has died."""
         launch = self._launch
-        if launch is None or launch.endpoint is None:
-            return
+        if launch is None or (launch.endpoint is None and self._phase not in _REACHABLE):
+            return  # a start under way opens them by itself
         try:
             await reopen_channels(launch, self._tools)
         except RelayFailed as error:
@@ -127,6 +129,7 @@ class KernelWorker:
         A program that had answered is not asked again: while it works it would not answer.
         """
         found = await find_checkpoint(desired, self._tools, self._images())
+        await reached("agent.kernel.sought")
         if found is None:
             return
         launch = Launch(
@@ -135,13 +138,15 @@ class KernelWorker:
         self._launch = launch
         begun = found.answered or found.exit is not None
         if found.generation != desired.generation or not begun:
+            await clear_unfinished(launch, self._tools)
             return  # the steps go on from where they were
         self._generation, self._signal_seq = found.generation, found.signal_seq
         self._exit, self._answered = found.exit, found.answered
         launch.disturbed.set()  # it may have ended in the meantime
+        self._phase = Phase.EXITED if self._exit else Phase.RUNNING
         if self._exit is None:
             await self.reopen()
-        self._tell(Phase.EXITED if self._exit else Phase.RUNNING)
+        self._changed()
 
     async def _start(self, desired: Assignment) -> None:
         self._generation = desired.generation
@@ -157,6 +162,7 @@ class KernelWorker:
             await run_steps(launch, self._tools, self._at_step)
             self._answered = True
             await self._save()
+            await reached("agent.start.saved")
         except LaunchFailed as error:
             log.info("kernel %s: step %s failed: %s", self.kernel_id, error.step, error)
             self._launch = None
@@ -172,6 +178,7 @@ class KernelWorker:
         if desired.signal is not None and desired.signal.seq != self._signal_seq:
             self._signal_seq = desired.signal.seq
             await self._save()  # before it is delivered: once at most
+            await reached("agent.signal.saved")
             launch.last_signal = desired.signal.signum
             assert launch.image is not None
             runtime = self._tools.runtimes[launch.image.runtime]
@@ -203,6 +210,7 @@ class KernelWorker:
 
     async def _died(self, launch: Launch, ending: Exit) -> None:
         self._exit = ending
+        await reached("agent.exit.seen")
         self._tell(Phase.EXITED)
         await self._save()
         asked = launch.last_signal is not None and ending.code == 128 + launch.last_signal
@@ -216,10 +224,12 @@ class KernelWorker:
         self._tell(Phase.STOPPING)
         try:
             await dismantle(self.kernel_id, self._tools)
-        except BackendError as error:
+        except (BackendError, OSError) as error:
             # The agent's next full pass wakes this worker to try again.
-            log.warning("kernel %s is not wholly removed yet: %s", self.kernel_id, error)
+            problem = in_words(error)
+            log.warning("kernel %s is not wholly removed yet: %s", self.kernel_id, problem)
             return False
+        await reached("agent.kernel.removed")
         return self._desired is None
 
     def _image(self, desired: Assignment) -> Image:

@@ -45,7 +45,7 @@ def data_dir(settings: Settings) -> Found:
 
 def secret_files(settings: Settings) -> Found:
     """Comes before ``database``: opening that one mends its mode."""
-    names = ("*.sqlite", "*.sqlite-*", "instances/*/facts.json")
+    names = ("*.sqlite", "*.sqlite-*", "*/facts*.json", "instances/*/facts*.json")
     files = [path for name in names for path in settings.data_dir.glob(name)]
     exposed = [str(path) for path in files if stat.S_IMODE(path.stat().st_mode) & 0o077]
     if exposed:

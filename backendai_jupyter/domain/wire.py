@@ -90,6 +90,7 @@ class ExitReason(StrEnum):
     SIGNALLED = "signalled"
     STEP_FAILED = "step-failed"  # a launch step failed
     AGENT_LOST = "agent-lost"
+    TIMED_OUT = "timed-out"  # its start took longer than it may
 
 
 class Exit(Record):

@@ -2,18 +2,20 @@
 
 The database is the truth; the board is what this manager read last.  ``get`` may be called
 from any thread (a provisioner polls it many times a second); everything else belongs to
-the manager's event loop.
+the manager's event loop, ``follow`` included.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from backendai_jupyter.domain.progress import doing
+from backendai_jupyter.domain.records import ComputeSession, Kernel
 from backendai_jupyter.domain.states import FINAL, Status
-from backendai_jupyter.domain.wire import AgentReport, Connection, Exit, Phase
+from backendai_jupyter.domain.wire import AgentReport, Connection, Exit, KernelReport, Phase
 from backendai_jupyter.errors import TimedOut
 
 REMEMBERED = 1000  # ended kernels whose last notice is kept
@@ -32,6 +34,37 @@ class Notice:
     exit: Exit | None = None
     connection: Connection | None = None
     signal_seq: int = 0  # of the last signal delivered
+    session_id: str = ""
+    owner: str = ""
+    jupyter_kernel_id: str | None = None  # what Jupyter calls it
+    step: str = ""  # the launch step under way, or the one that failed
+    since: float = 0.0  # when it got its status, seconds since the epoch, UTC
+
+    @classmethod
+    def of(
+        cls,
+        session: ComputeSession,
+        kernel: Kernel,
+        seen: KernelReport | None = None,
+        connection: Connection | None = None,
+    ) -> Notice:
+        """Return what the rows and the agent's report say together."""
+        return cls(
+            kernel_id=kernel.id,
+            status=kernel.status,
+            reason=kernel.status_reason,
+            generation=kernel.generation,
+            agent_generation=seen.generation if seen else 0,
+            phase=seen.phase if seen else None,
+            exit=_exit_of(kernel, seen),
+            connection=connection,
+            signal_seq=seen.signal_seq if seen else 0,
+            session_id=session.id,
+            owner=session.owner,
+            jupyter_kernel_id=session.jupyter_kernel_id,
+            step=seen.step if seen and seen.generation == kernel.generation else "",
+            since=kernel.status_since,
+        )
 
     @property
     def running(self) -> bool:
@@ -48,12 +81,25 @@ class Notice:
             return self.exit.code if self.exit and self.exit.code is not None else 1
         return None
 
+    @property
+    def starting(self) -> bool:
+        """Whether somebody may wait for it: it is on its way up, for the first time or again."""
+        return not self.running and self.exit_code is None
+
+    @property
+    def message(self) -> str:
+        """A sentence: why it has its status, or what happens to it now."""
+        if self.starting and self.status is not Status.PENDING:
+            return doing(self.status, self.step)
+        return self.reason or doing(self.status, self.step)
+
 
 class Board:
     def __init__(self) -> None:
         self.reports: dict[str, AgentReport] = {}  # of the agents that are alive
         self._notices: OrderedDict[str, Notice] = OrderedDict()
         self._changed = asyncio.Condition()
+        self._followers: list[Callable[[Sequence[Notice]], None]] = []
 
     def get(self, kernel_id: str) -> Notice | None:
         return self._notices.get(kernel_id)
@@ -61,6 +107,22 @@ class Board:
     def unfinished(self) -> set[str]:
         """Return the kernels whose last notice is not a final one."""
         return {n.kernel_id for n in self._notices.values() if n.status not in FINAL}
+
+    def starting(self) -> list[Notice]:
+        """Return the kernels that are on their way up, for the first time or again."""
+        return [notice for notice in self._notices.values() if notice.starting]
+
+    def follow(self, tell: Callable[[Sequence[Notice]], None]) -> None:
+        """Call ``tell`` with all that is up now, then with every change, until ``unfollow``.
+
+        It is called on the manager's event loop and must neither block nor raise.
+        """
+        tell(tuple(self._notices.values()))
+        self._followers.append(tell)
+
+    def unfollow(self, tell: Callable[[Sequence[Notice]], None]) -> None:
+        """Call ``tell`` no more; succeeds if it never was."""
+        self._followers = [follower for follower in self._followers if follower != tell]
 
     async def post(self, notices: list[Notice]) -> None:
         """Put up what changed and wake those who wait."""
@@ -71,6 +133,8 @@ class Board:
             self._notices[notice.kernel_id] = notice
             self._notices.move_to_end(notice.kernel_id)
         self._forget_oldest()
+        for tell in self._followers:
+            tell(fresh)
         async with self._changed:
             self._changed.notify_all()
 
@@ -100,3 +164,11 @@ class Board:
                 return
             if notice.status in FINAL:
                 del self._notices[kernel_id]
+
+
+def _exit_of(kernel: Kernel, seen: KernelReport | None) -> Exit | None:
+    """Return why a kernel does not run; what ended it counts, not what its end then broke."""
+    ending = kernel.status in FINAL or kernel.status is Status.TERMINATING
+    if ending and kernel.exit is not None:
+        return kernel.exit
+    return (seen.exit if seen else None) or kernel.exit

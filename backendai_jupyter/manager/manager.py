@@ -1,15 +1,18 @@
-"""One manager: its services, and the three loops that keep rows and agents in step."""
+"""One manager: its services, and the loops that keep rows and agents in step."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.protocols import ClusterStore, LiveStore
 from backendai_jupyter.cluster.seal import Sealer
+from backendai_jupyter.domain.progress import StartLimits
 from backendai_jupyter.domain.records import SYSTEM, ComputeSession, User, Viewer
+from backendai_jupyter.errors import Unavailable
 from backendai_jupyter.manager.board import Board
+from backendai_jupyter.manager.deadlines import Deadlines
 from backendai_jupyter.manager.observer import Observer
 from backendai_jupyter.manager.reconciler import Reconciler
 from backendai_jupyter.manager.scheduler.scheduler import Scheduler
@@ -24,7 +27,8 @@ from backendai_jupyter.store.users import UserStore
 from backendai_jupyter.store.vfolders import VFolderStore
 from backendai_jupyter.supervisor import Loop, Supervisor
 
-END_TIMEOUT_S = 20.0
+_DEADLINES_PASS_S = 1.0
+_MAX_BACKOFF_S = 5.0
 _TIDY_PASS_S = 300.0  # only for what a killed manager left half done
 
 
@@ -49,6 +53,8 @@ class Manager:
         kernel_ids: tuple[int, int],
         full_pass_s: float,
         restart_grace_s: float,
+        end_timeout_s: float,
+        start_limits: StartLimits,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.cluster_id = cluster_id
@@ -67,15 +73,19 @@ class Manager:
             shown=lambda: self._reconcile.poke(),
         )
         self._live = live
+        self._end_timeout_s = end_timeout_s
         self._supervisor = supervisor
         self._now = now
         scheduler = self._make_scheduler()
         self._reconciler = self._make_reconciler(cluster, restart_grace_s)
         self._observer = self._make_observer(sealer, self._reconciler)
-        self._schedule = Loop("scheduler", scheduler.step, period_s=full_pass_s)
-        self._reconcile = Loop("reconciler", self._reconciler.step, period_s=full_pass_s)
-        self._observe = Loop("observer", self._observer.step, period_s=full_pass_s)
+        self._schedule = _loop("scheduler", scheduler.step, full_pass_s)
+        self._reconcile = _loop("reconciler", self._reconciler.step, full_pass_s)
+        self._observe = _loop("observer", self._observer.step, full_pass_s)
         self.sessions = self._make_sessions(scheduler)
+        self._deadlines = Deadlines(
+            self.board, self._store, limits=start_limits, changed=self._asked_for, now=now
+        )
 
     async def prepare(self) -> None:
         """Write the assignments of the kernels that a manager before this one had started."""
@@ -89,8 +99,9 @@ class Manager:
         self._supervisor.loop(self._observe)
         self._supervisor.loop(self._schedule)
         self._supervisor.loop(self._reconcile)
+        self._supervisor.loop(_loop("deadlines", self._deadlines.step, _DEADLINES_PASS_S))
         self._supervisor.loop(Loop("report hints", self._follow_hints, period_s=0))
-        self._supervisor.loop(Loop("folders", self.vfolders.tidy, period_s=_TIDY_PASS_S))
+        self._supervisor.loop(_loop("folders", self.vfolders.tidy, _TIDY_PASS_S))
 
     @property
     def viewer(self) -> Viewer:
@@ -118,7 +129,8 @@ class Manager:
             agents=self.agents,
             board=self.board,
             hosts=self.vfolders.hosts,
-            scheduled=lambda: self._reconcile.poke(),
+            scheduled=self._asked_for,
+            told=lambda: self._observe.poke(),
             now=self._now,
         )
 
@@ -152,7 +164,7 @@ class Manager:
                 self._observe.poke()
 
     def _asked_for(self) -> None:
-        """A user changed what he wants: agents must be told, waiters must see it."""
+        """What is wanted has changed: agents must be told, waiters must see it."""
         self._reconcile.poke()
         self._observe.poke()
 
@@ -171,4 +183,11 @@ class Manager:
             await self.sessions.terminate(session.id, SYSTEM, reason=reason)
         for session in await self.live():
             for kernel in session.kernels:
-                await self.sessions.until_gone(kernel.id, timeout_s=END_TIMEOUT_S)
+                await self.sessions.until_gone(kernel.id, timeout_s=self._end_timeout_s)
+
+
+def _loop(name: str, step: Callable[[], Awaitable[None]], period_s: float) -> Loop:
+    """A loop that says in a line that the database is away, and soon sees that it is back."""
+    return Loop(
+        name, step, period_s=period_s, max_backoff_s=_MAX_BACKOFF_S, expected=(Unavailable,)
+    )

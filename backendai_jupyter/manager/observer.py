@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.protocols import LiveStore
 from backendai_jupyter.cluster.seal import Sealer
-from backendai_jupyter.domain.records import SYSTEM, Kernel
+from backendai_jupyter.domain.progress import doing
+from backendai_jupyter.domain.records import SYSTEM, ComputeSession, Kernel
 from backendai_jupyter.domain.states import FINAL, Status, sources_of
 from backendai_jupyter.domain.wire import AgentReport, Exit, KernelReport, Phase
 from backendai_jupyter.errors import LostRace
 from backendai_jupyter.manager.board import Board, Notice
+from backendai_jupyter.points import reached
 from backendai_jupyter.store.agents import AgentStore
 from backendai_jupyter.store.sessions import SessionStore
 
@@ -56,7 +58,7 @@ def decide(kernel: Kernel, agent: AgentReport | None, released: int | None) -> M
         return None
     if seen.exit is not None:
         return Move(to, seen.exit.message, seen.exit)
-    return Move(to, f"step {seen.step}" if seen.step else "")
+    return Move(to, "" if to is Status.RUNNING else doing(to, seen.step))
 
 
 class Observer:
@@ -89,13 +91,13 @@ class Observer:
         """One pass over all reports and all live kernels of this cluster."""
         await self._read_reports()
         live = await self._sessions.live(self._cluster_id)
-        kernels = {k.id: k for session in live for k in session.kernels}
-        for kernel in kernels.values():
+        found = {kernel.id: (session, kernel) for session in live for kernel in session.kernels}
+        for _, kernel in tuple(found.values()):
             if await self._observe(kernel):
-                kernels[kernel.id] = await self._kernel(kernel.id)
-        for kernel_id in self._board.unfinished() - set(kernels):  # ended since the last pass
-            kernels[kernel_id] = await self._kernel(kernel_id)
-        await self._board.post([self._notice(kernel) for kernel in kernels.values()])
+                found[kernel.id] = await self._read(kernel.id)
+        for kernel_id in self._board.unfinished() - set(found):  # ended since the last pass
+            found[kernel_id] = await self._read(kernel_id)
+        await self._board.post([self._notice(*one) for one in found.values()])
 
     async def _read_reports(self) -> None:
         raw = await self._live.list(keys.REPORTS)
@@ -111,6 +113,7 @@ class Observer:
         move = decide(kernel, agent, self._released(kernel.id))
         if move is None:
             return False
+        await reached(f"manager.move.{move.to.lower()}")
         try:
             await self._sessions.move(
                 kernel.id,
@@ -122,28 +125,19 @@ class Observer:
             )
         except LostRace as error:
             log.debug("%s", error)  # somebody else moved it; the next pass sees what came out
+        await reached(f"manager.moved.{move.to.lower()}")
         if move.to in FINAL:  # on its way up a kernel frees nothing, nor does its assignment change
             self._moved()
         return True
 
-    async def _kernel(self, kernel_id: str) -> Kernel:
+    async def _read(self, kernel_id: str) -> tuple[ComputeSession, Kernel]:
         session = await self._sessions.of_kernel(kernel_id, SYSTEM)
-        return next(k for k in session.kernels if k.id == kernel_id)
+        return session, next(k for k in session.kernels if k.id == kernel_id)
 
-    def _notice(self, kernel: Kernel) -> Notice:
+    def _notice(self, session: ComputeSession, kernel: Kernel) -> Notice:
         seen = self._report_of(kernel)
         sealed = seen.connection if seen else None
-        return Notice(
-            kernel_id=kernel.id,
-            status=kernel.status,
-            reason=kernel.status_reason,
-            generation=kernel.generation,
-            agent_generation=seen.generation if seen else 0,
-            phase=seen.phase if seen else None,
-            exit=(seen.exit if seen else None) or kernel.exit,
-            connection=self._sealer.unseal(sealed) if sealed else None,
-            signal_seq=seen.signal_seq if seen else 0,
-        )
+        return Notice.of(session, kernel, seen, self._sealer.unseal(sealed) if sealed else None)
 
     def _report_of(self, kernel: Kernel) -> KernelReport | None:
         agent = self._board.reports.get(kernel.agent_id or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from backendai_jupyter.cluster import keys
@@ -11,6 +12,7 @@ from backendai_jupyter.domain.states import ASSIGNED, Status
 from backendai_jupyter.domain.wire import Assignment, Phase, Signal
 from backendai_jupyter.errors import LostRace
 from backendai_jupyter.manager.board import Board
+from backendai_jupyter.points import reached
 from backendai_jupyter.store.sessions import SessionStore
 
 _PREFIX = "assignments/"
@@ -29,6 +31,7 @@ class Reconciler:
         restart_grace_s: float,
         released: Callable[[], None],
         now: Callable[[], float],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cluster_id = cluster_id
         self._cluster = cluster
@@ -37,6 +40,8 @@ class Reconciler:
         self._restart_grace_s = restart_grace_s
         self._notify_released = released
         self._now = now
+        self._clock = clock  # the time of day may jump, and end a kernel whose owner restarts it
+        self._ended: dict[tuple[str, int], float] = {}  # kernel id, generation -> first seen at
         self._released: dict[str, int] = {}  # kernel id -> revision without its assignment
 
     def released(self, kernel_id: str) -> int | None:
@@ -57,10 +62,13 @@ class Reconciler:
                 elif kernel.status is Status.TERMINATING:
                     leaving[kernel.id] = _key(kernel)
         await self._write(wanted)
+        generations = {(k.id, k.generation) for session in live for k in session.kernels}
+        self._ended = {k: since for k, since in self._ended.items() if k in generations}
         self._released = {k: r for k, r in self._released.items() if k in leaving}
         for kernel_id, key in leaving.items():
             if kernel_id not in self._released:
                 self._released[kernel_id] = await self._cluster.delete(key)
+                await reached("manager.assignment.deleted")
                 self._notify_released()
 
     async def _write(self, wanted: dict[str, str]) -> None:
@@ -68,6 +76,7 @@ class Reconciler:
         for key, value in wanted.items():
             if existing.get(key) != value:
                 await self._cluster.put(key, value)
+                await reached("manager.assignment.written")
         for key in existing.keys() - wanted.keys():
             await self._cluster.delete(key)
 
@@ -77,7 +86,10 @@ class Reconciler:
         if kernel.status is not Status.RESTARTING or notice is None:
             return False
         ended = notice.phase is Phase.EXITED and notice.agent_generation == kernel.generation
-        if not ended or self._now() - kernel.status_since < self._restart_grace_s:
+        if not ended:
+            return False
+        since = self._ended.setdefault((kernel.id, kernel.generation), self._clock())
+        if self._clock() - since < self._restart_grace_s:
             return False
         try:
             await self._sessions.move(

@@ -18,8 +18,10 @@ from backendai_jupyter.domain.options import Options, merge
 from backendai_jupyter.domain.records import ComputeSession, NewSession, Step, Viewer
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.states import FINAL, Status
-from backendai_jupyter.domain.wire import Connection, Mount
+from backendai_jupyter.domain.wire import Connection, ExitReason, Mount
 from backendai_jupyter.errors import (
+    BackendError,
+    Cancelled,
     Conflict,
     InvalidInput,
     LaunchFailed,
@@ -36,6 +38,7 @@ from backendai_jupyter.manager.vfolders import (
     workdir_of,
     workdir_of_host,
 )
+from backendai_jupyter.points import reached
 from backendai_jupyter.store.presets import PresetStore
 from backendai_jupyter.store.sessions import SessionStore
 
@@ -43,6 +46,7 @@ MINIMUM = Slots({"cpu": Decimal("0.001"), "mem": 64 * 1024**2})
 DEFAULT_GROUP = "default"
 _LOG_TIMEOUT_S = 5.0
 _SIGNAL_TIMEOUT_S = 3.0
+_ENDED_BY_SOMEBODY = {Status.TERMINATING, Status.TERMINATED, Status.CANCELLED}
 _KERNEL_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -132,17 +136,16 @@ class Sessions:
             jupyter_kernel_id=request.kernel_id,
         )
         session = await self._create(new, request.kernel_id)
-        await self._board.post([Notice(session.main.id, Status.PENDING, "", generation=1)])
+        await reached("manager.session.written")
+        await self._board.post([Notice.of(session, session.main)])
         self._enqueued()
         return session
 
-    async def until_running(
-        self, kernel_id: str, *, generation: int = 1, timeout_s: float | None = None
-    ) -> Connection:
+    async def until_running(self, kernel_id: str, *, generation: int = 1) -> Connection:
         """Wait until the kernel answers and return how to reach it.
 
-        Raises ``LaunchFailed`` with the step and the reason when it cannot start,
-        ``TimedOut`` after ``timeout_s`` (None: wait for room as long as it takes).
+        Raises ``LaunchFailed`` with the step and the reason when it cannot start, ``TimedOut``
+        when a phase took longer than it may, ``Cancelled`` when its end was asked for.
         """
 
         def settled(notice: Notice) -> bool:
@@ -150,17 +153,17 @@ class Sessions:
                 return False
             return notice.running or notice.status in FINAL or notice.exit_code is not None
 
-        notice = await self._board.until(kernel_id, settled, timeout_s=timeout_s)
+        notice = await self._board.until(kernel_id, settled, timeout_s=None)
         if notice.running and notice.connection is not None:
             return notice.connection
-        step = notice.exit.step if notice.exit else ""
-        raise LaunchFailed(step or "start", notice.reason or f"The kernel is {notice.status}.")
+        raise _why_not(notice)
 
     async def restart(self, kernel_id: str, viewer: Viewer) -> int:
         """Ask for a new program in the same place; returns its generation."""
         generation = await self._store.restart(
             kernel_id, viewer, by=viewer.user_id, now=self._now()
         )
+        await reached("manager.generation.raised")
         self._changed()
         return generation
 
@@ -171,6 +174,7 @@ class Sessions:
         by it; gives up quietly after a while, because the program may be gone.
         """
         seq = await self._store.request_signal(kernel_id, signum, viewer)
+        await reached("manager.signal.written")
         self._changed()
 
         def over(notice: Notice) -> bool:
@@ -184,6 +188,7 @@ class Sessions:
         await self._store.terminate(
             session_id, viewer, reason=reason, by=viewer.user_id, now=self._now()
         )
+        await reached("manager.terminating.written")
         self._changed()
 
     async def until_gone(self, kernel_id: str, *, timeout_s: float) -> None:
@@ -274,6 +279,17 @@ class Sessions:
                 pass
         fresh = str(uuid.uuid4())
         return await self._store.create(replace(new, id=fresh, kernel_id=fresh), now=self._now())
+
+
+def _why_not(notice: Notice) -> BackendError:
+    """Return what to tell whoever waited for a kernel that does not come."""
+    ending = notice.exit
+    if ending is not None and ending.reason is ExitReason.TIMED_OUT:
+        return TimedOut(ending.message)
+    if notice.status in _ENDED_BY_SOMEBODY:
+        return Cancelled("Its end was asked for while it started.")
+    step = ending.step if ending else ""
+    return LaunchFailed(step or "start", notice.reason or f"The kernel is {notice.status}.")
 
 
 def _session_name(request: Request, mounts: Sequence[Mount]) -> dict[str, str]:

@@ -32,9 +32,10 @@ from backendai_jupyter.cluster.memory import MemoryClusterStore, MemoryLiveStore
 from backendai_jupyter.cluster.seal import Sealer
 from backendai_jupyter.config import BackendAI, BackendAIAgent
 from backendai_jupyter.domain.resources import parse_size
-from backendai_jupyter.errors import BackendError, Unavailable
+from backendai_jupyter.errors import BackendError, TimedOut, Unavailable
 from backendai_jupyter.manager.manager import Manager
 from backendai_jupyter.manager.vfolders import prepare_hosts
+from backendai_jupyter.points import reached
 from backendai_jupyter.provisioning.instance import (
     Facts,
     Instance,
@@ -54,7 +55,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _START_TIMEOUT_S = 60.0
-_STOP_TIMEOUT_S = 30.0
+_STOP_MARGIN_S = 10.0  # for all that is not the end of kernels
 
 
 class Backend:
@@ -87,7 +88,7 @@ class Backend:
         """End all kernels, unless they outlive the server, and leave nothing else behind."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopping.set)
-            self._thread.join(_STOP_TIMEOUT_S)
+            self._thread.join(self.settings.end_timeout_s + _STOP_MARGIN_S)
 
     async def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run ``work`` on the backend's loop and return its result on the caller's."""
@@ -132,7 +133,7 @@ class _Parts:
         self._settings = settings
         self._serving = serving
         self._keeps_kernels = serving and not settings.end_kernels_with_server
-        self._is_empty = False  # of kernels, as far as is known
+        self._is_empty = not serving  # of kernels, as far as is known
         self._agent_settings = agent_settings
         self._data_dir = Path(settings.data_dir)
         self._supervisor = Supervisor()
@@ -154,6 +155,7 @@ class _Parts:
         )
         self._undo.append(lambda: self._leave_relay(relay))
         runtimes = self._runtimes(instance, use_docker)
+        await reached("server.instance.opened")
         await asyncio.gather(
             self._open_storage(hosts),
             relay.open(),
@@ -174,11 +176,14 @@ class _Parts:
             kernel_ids=kernel_identity(self._agent_settings.kernel_uid),
             full_pass_s=self._settings.full_pass_s,
             restart_grace_s=self._settings.restart_grace_s,
+            end_timeout_s=self._settings.end_timeout_s,
+            start_limits=self._settings.start_limits(),
         )
         await self._manager.prepare()  # else the agent would find that nobody wants its kernels
+        await reached("server.kernels.assigned")
         await self._agent.start()
         await self._manager.start()
-        self._undo.append(self._end_kernels)
+        self._undo.append(self._part_with_kernels)
         await self._end_kernels()  # that a server before this one left and no other shall have
         self._supervisor.task("clear dead instances", self._clear_dead())
         return self._manager
@@ -190,7 +195,19 @@ class _Parts:
             except (BackendError, OSError) as error:
                 log.warning("while closing: %s", error)
 
+    async def _part_with_kernels(self) -> None:
+        """End the kernels, also where that cannot be written down: the next backend does it."""
+        try:
+            await self._end_kernels()
+        except TimedOut:
+            raise
+        except Unavailable as error:
+            log.error("That kernels have ended is not written down: %s", error)
+            if not self._keeps_kernels:
+                await self._agent.stop_all(within_s=self._settings.end_timeout_s)
+
     async def _end_kernels(self) -> None:
+        self._is_empty = False
         if not self._keeps_kernels:
             what = "server was stopped" if self._serving else "run has ended"
             await self._manager.end_all(reason=f"Its {what}.")
@@ -198,6 +215,7 @@ class _Parts:
 
     async def _leave_relay(self, relay: RelayClient) -> None:
         """End the relay, unless there are kernels that go on."""
+        await reached("server.relay.leave")
         await relay.close(stop=not self._keeps_kernels or not await relay.kernels())
 
     async def _wants_docker(self) -> bool:
@@ -227,8 +245,8 @@ class _Parts:
         instance = choose(self._data_dir, facts)
 
         async def leave() -> None:
-            is_empty = not self._serving or self._is_empty
-            await asyncio.to_thread(instance.remove if is_empty else instance.release)
+            await reached("server.instance.leave")
+            await asyncio.to_thread(instance.remove if self._is_empty else instance.release)
 
         self._undo.append(leave)
         return instance
@@ -245,6 +263,7 @@ class _Parts:
                     url=settings.docker_url or None,
                     network=settings.docker_network,
                     pids_limit=settings.pids_limit,
+                    call_timeout_s=settings.engine_timeout_s,
                 )
             )
         if settings.runtime != "docker":

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from backendai_jupyter.errors import Conflict, Unavailable
 
-_FACTS = "facts.json"
+_FACTS = ("facts.json", "facts.copy.json")  # the second is read where the first is damaged
 _LOCK = "lock"
 _OF_BATCH_RUNS = "instances"
 _OF_SERVER = "server"
@@ -84,12 +84,18 @@ class Instance:
 
         ``facts`` are those of a first start.  A later one keeps the former cluster and
         directories, for kernels live there, and takes the rest from ``facts``.  Raises
-        ``Conflict`` if another server has it.
+        ``Conflict`` if another server has it, ``Unavailable`` if nobody can say what it was.
         """
         path = data_dir / _OF_SERVER
         while (lock := _lock_server(path)) is None:
             pass
         former = _read_facts(path)
+        if former is None and any((path / name).exists() for name in _FACTS):
+            os.close(lock)
+            raise Unavailable(
+                f"{path / _FACTS[0]} cannot be read, so the kernels of the former server cannot be "
+                f"found. Put it back from a backup; or end those kernels and remove {path}."
+            )
         if former is not None:
             facts = replace(
                 facts,
@@ -98,7 +104,8 @@ class Instance:
                 run_root=former.run_root,
                 scratch_root=str(Path(facts.scratch_root).with_name(former.scratch_name)),
             )
-        _write_facts(path, facts)
+        if any(_facts_in(path / name) != facts for name in _FACTS):
+            _write_facts(path, facts)
         _make_roots(facts)
         return cls(path, facts, lock)
 
@@ -201,19 +208,28 @@ def _lock_server(path: Path) -> int | None:
 
 
 def _read_facts(path: Path) -> Facts | None:
+    return next((facts for name in _FACTS if (facts := _facts_in(path / name))), None)
+
+
+def _facts_in(path: Path) -> Facts | None:
     try:
-        return Facts(**json.loads((path / _FACTS).read_text()))
+        return Facts(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         return None
 
 
 def _write_facts(path: Path, facts: Facts) -> None:
-    """Replace the file as a whole: it holds a password, and is read by whoever comes next."""
-    partial = path / f"{_FACTS}.partial"
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(asdict(facts), file)
-    partial.rename(path / _FACTS)
+    """Replace each file as a whole: it holds a password, and is read by whoever comes next."""
+    text = json.dumps(asdict(facts))
+    for name in reversed(_FACTS):
+        partial = path / f"{name}.partial"
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(text)
+        except OSError as error:  # of a full disk, it does not say which
+            raise OSError(error.errno, error.strerror, str(path / name)) from error
+        partial.rename(path / name)
 
 
 def _make_roots(facts: Facts) -> None:

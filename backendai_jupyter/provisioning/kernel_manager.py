@@ -7,7 +7,6 @@ import concurrent.futures
 import logging
 from typing import Any
 
-from jupyter_client.ioloop.restarter import AsyncIOLoopKernelRestarter
 from jupyter_client.kernelspec import NATIVE_KERNEL_NAME
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_server._tz import utcnow
@@ -23,32 +22,14 @@ from traitlets import default
 from backendai_jupyter.domain.options import Options
 from backendai_jupyter.errors import BackendError, Conflict, InvalidInput, Unavailable
 from backendai_jupyter.manager.survivors import Survivor
+from backendai_jupyter.provisioning.activity import follow, journal_socket_of
 from backendai_jupyter.provisioning.backend import Backend
 from backendai_jupyter.provisioning.backends import BACKENDS
 from backendai_jupyter.provisioning.kernelspecs import DEFAULT_KERNEL, is_ours
 from backendai_jupyter.provisioning.provisioner import BackendAIProvisioner
 from backendai_jupyter.provisioning.requested import REQUESTED, Requested, ServerRequest
-
-
-class Restarter(AsyncIOLoopKernelRestarter):
-    """Gives up at once where another attempt cannot help, instead of trying for ever."""
-
-    async def poll(self) -> None:  # type: ignore[override] # as in the class above
-        provisioner = self.kernel_manager.provisioner
-        ended = isinstance(provisioner, BackendAIProvisioner) and provisioner.ended_for_good
-        if ended and not self.kernel_manager.shutting_down:
-            await self._give_up(await provisioner.poll())
-            return
-        try:
-            await super().poll()
-        except BackendError as error:
-            self.kernel_manager.reason = str(error)
-            await self._give_up(error)
-
-    async def _give_up(self, why: object) -> None:
-        self.log.error("Kernel is not started again: %s", why)
-        self._fire_callbacks("dead")
-        self.stop()
+from backendai_jupyter.provisioning.restarter import Restarter
+from backendai_jupyter.supervisor import Supervisor
 
 
 class _WithoutRefusals(logging.Filter):
@@ -66,6 +47,7 @@ class BackendAIKernelManager(ServerKernelManager):
     """Manages one kernel, local or ours."""
 
     restarter_class = Restarter
+    watching: asyncio.Task[None] | None = None  # follows what the kernel does
 
     def restore(
         self, kernel_id: str, survivor: Survivor, request: ServerRequest, backend: Backend
@@ -87,6 +69,14 @@ class BackendAIKernelManager(ServerKernelManager):
         self._ready = concurrent.futures.Future()  # the event loop may not run yet
         self._ready.set_result(None)
 
+    async def abort_restart(self) -> None:
+        """Give up a restart that is under way; to jupyter_client the kernel failed to start."""
+        if isinstance(self._restarter, Restarter):
+            await self._restarter.abort()
+        if not self.ready.done():
+            self.ready.set_exception(Unavailable("It is not started again: its server stops."))
+            self.ready.exception()  # so that nobody complains that it was never asked for
+
     def leave(self) -> None:
         """Forget the kernel, which goes on; its connection file stays."""
         self.stop_restarter()
@@ -102,6 +92,7 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)  # type: ignore[no-untyped-call] # no types in the base
         self._stopping = False
+        self.supervisor = Supervisor()  # of tasks on the server's loop
         self.log = self.log.getChild("kernels")  # the managers of single kernels log to it too
         self.log.addFilter(_WithoutRefusals())
 
@@ -173,18 +164,43 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):
         for start in starting:
             start.cancel()
         await asyncio.gather(*starting, return_exceptions=True)
+        managers = [m for m in self._kernels.values() if isinstance(m, BackendAIKernelManager)]
         if not BACKENDS.backend.settings.end_kernels_with_server:
             for kernel_id in list(self._kernels):
                 self._leave(kernel_id)
-        await super()._async_shutdown_all(now=now)
+        await asyncio.gather(*(manager.abort_restart() for manager in managers))
+        try:
+            await super()._async_shutdown_all(now=now)
+        except BackendError as error:  # a full disk, say, must not keep a server from stopping
+            self.log.error("Kernels are left to end with their backend: %s", error)
+            for kernel_id in list(self._kernels):
+                self._leave(kernel_id)
+        await self.supervisor.close()
 
     shutdown_all = _async_shutdown_all  # type: ignore[assignment] # as the class above does
+
+    def start_watching_activity(self, kernel_id: str) -> None:
+        """Keep the state of a kernel up to date, for ours without a copy of its output."""
+        if journal_socket_of(self, kernel_id)() is None:
+            super().start_watching_activity(kernel_id)  # type: ignore[no-untyped-call] # its base
+            return
+        manager: Any = self._kernels[kernel_id]
+        manager.reason = ""
+        manager.last_activity = utcnow()
+        manager.watching = self.supervisor.task(f"watch {kernel_id}", follow(self, manager))
+
+    def stop_watching_activity(self, kernel_id: str) -> None:
+        manager: Any = self._kernels[kernel_id]
+        if manager.watching is not None:
+            manager.watching.cancel()
+            manager.watching = None
+        super().stop_watching_activity(kernel_id)  # type: ignore[no-untyped-call] # its base
 
     def _leave(self, kernel_id: str) -> None:
         """Let a kernel of ours go on without this server."""
         manager: Any = self._kernels[kernel_id]
         if isinstance(manager.provisioner, BackendAIProvisioner):
-            self.stop_watching_activity(kernel_id)  # type: ignore[no-untyped-call] # its base
+            self.stop_watching_activity(kernel_id)
             manager.leave()
             del self._kernels[kernel_id]
 

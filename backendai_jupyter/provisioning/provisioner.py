@@ -31,8 +31,9 @@ from backendai_jupyter.provisioning.backend import Backend
 from backendai_jupyter.provisioning.backends import BACKENDS
 from backendai_jupyter.provisioning.notebook import calling_notebook_metadata
 from backendai_jupyter.provisioning.requested import ServerRequest
+from backendai_jupyter.supervisor import uninterrupted
 
-_GONE_TIMEOUT_S = 30.0
+_FAILED_PATIENCE_S = 3.0  # whoever waits for a start wants to know soon that it failed
 _CONFIG = ("image", "resources")  # what a kernelspec may say in its provisioner's config
 
 
@@ -57,6 +58,7 @@ class BackendAIProvisioner(KernelProvisionerBase):
         self.journal_socket: str | None = None  # known while the kernel has channels
         self._ended = True  # no program of ours is known to be there
         self._expected = False  # its end was asked for through us
+        self._failed = False  # its last start
 
     @property
     def has_process(self) -> bool:
@@ -108,11 +110,12 @@ class BackendAIProvisioner(KernelProvisionerBase):
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """Start the session, or its next generation, and wait until the kernel answers."""
         backend = await self._get_backend()
-        self._expected = False
+        self._expected = self._failed = False
         try:
             connection = await self._start(backend)
         except BaseException:
             # Also when the caller is cancelled: nobody else knows of the session yet.
+            self._failed = True
             await self.cleanup(restart=False)
             raise
         self._ended = False
@@ -154,13 +157,18 @@ class BackendAIProvisioner(KernelProvisionerBase):
         self._expected = True
 
     async def cleanup(self, restart: bool = False) -> None:
-        """End the session, unless its kernel is only about to be restarted; idempotent."""
+        """End the session, unless its kernel is only about to be restarted; idempotent.
+
+        If that cannot be written down now, the session stays this kernel's: try again later.
+        """
         backend = self._backend
         if restart or backend is None:
             return
-        self._backend = None
         if self._session is not None:
             await self._end(backend, self._session)
+        if self._backend is not backend:
+            return  # another call has done it meanwhile
+        self._backend = None
         self._ended = True
         await BACKENDS.release(backend)
 
@@ -187,27 +195,32 @@ class BackendAIProvisioner(KernelProvisionerBase):
     async def _start(self, backend: Backend) -> Connection:
         assert self._request is not None
         sessions = backend.manager.sessions
-        timeout_s = backend.settings.start_timeout_s or None
         if self._session is not None and not self.ended_for_good:
             self._generation = await backend.call(
                 sessions.restart(self._session, self._viewer(backend))
             )
         else:
-            session = await backend.call(sessions.enqueue(self._request, self._viewer(backend)))
-            self._session, self._generation = session.id, session.main.generation
-        waiting = sessions.until_running(
-            self._session, generation=self._generation, timeout_s=timeout_s
-        )
+            await uninterrupted(self._enqueue(backend, self._request))
+            assert self._session is not None
+        waiting = sessions.until_running(self._session, generation=self._generation)
         return await backend.call(waiting)
+
+    async def _enqueue(self, backend: Backend, request: Request) -> None:
+        enqueued = backend.manager.sessions.enqueue(request, self._viewer(backend))
+        session = await backend.call(enqueued)
+        self._session, self._generation = session.id, session.main.generation
 
     async def _end(self, backend: Backend, session_id: str) -> None:
         sessions = backend.manager.sessions
+        patience_s = backend.settings.end_timeout_s
+        if self._failed:
+            patience_s = min(patience_s, _FAILED_PATIENCE_S)
         try:
             ending = sessions.terminate(
                 session_id, self._viewer(backend), reason="Its owner shut it down."
             )
             await backend.call(ending)
-            await backend.call(sessions.until_gone(session_id, timeout_s=_GONE_TIMEOUT_S))
+            await backend.call(sessions.until_gone(session_id, timeout_s=patience_s))
         except TimedOut as error:
             self.log.warning("%s", error)  # the agent goes on trying by itself
 

@@ -17,7 +17,7 @@ from backendai_jupyter.domain.records import (
 )
 from backendai_jupyter.domain.states import FINAL, Status
 from backendai_jupyter.domain.wire import Exit
-from backendai_jupyter.errors import Conflict, NotFound
+from backendai_jupyter.errors import Conflict, LostRace, NotFound
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.moves import (
     Move,
@@ -244,6 +244,23 @@ class SessionStore:
                 kernel.id: Move(_end_of(kernel), reason, by, now)
                 for kernel in session.kernels
                 if kernel.status not in FINAL | {Status.TERMINATING}
+            }
+            if moves:
+                await move_kernels(conn, session, moves)
+
+    async def give_up(self, kernel_id: str, at: Status, *, exit: Exit, by: str, now: float) -> None:
+        """End the session of a kernel that is still at this status, for the reason in ``exit``.
+
+        Raises ``LostRace`` if it has another one meanwhile; nothing has changed then.
+        """
+        async with self._database.write() as conn:
+            session, kernel = await lock_session_of(conn, kernel_id, SYSTEM)
+            if kernel.status is not at:
+                raise LostRace(f"Kernel {kernel_id} is {kernel.status}, not {at}.")
+            moves = {
+                other.id: Move(_end_of(other), exit.message, by, now, exit)
+                for other in session.kernels
+                if other.status not in FINAL | {Status.TERMINATING}
             }
             if moves:
                 await move_kernels(conn, session, moves)

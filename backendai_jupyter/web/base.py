@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
@@ -27,6 +28,9 @@ HTTP_STATUS: Mapping[type[errors.BackendError], int] = {
     errors.Unavailable: 503,
     errors.TimedOut: 504,
 }
+
+# Of the machine, not of the request: no defect, and over when somebody has seen to it.
+_FAULTS = {errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
 
 
 class DomainErrors(APIHandler):
@@ -98,5 +102,7 @@ def _is_expected(error: errors.BackendError) -> bool:
 def _ours(error: BaseException | None) -> errors.BackendError | None:
     """Return our error, also where jupyter_server has wrapped it in one of its own."""
     while error is not None and not isinstance(error, errors.BackendError):
+        if isinstance(error, OSError) and error.errno in _FAULTS:
+            return errors.Unavailable(f"The server's machine cannot do this now: {error}.")
         error = error.__cause__
     return error

@@ -1,12 +1,14 @@
 """``POST /api/kernels`` and ``POST /api/sessions`` with the optional ``backendai`` object.
 
-Both take everything that the Jupyter Server's own handlers take.
+Both take everything that the Jupyter Server's own handlers take.  A start ends with the
+connection of whoever asked for it: nobody else waits for it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -17,22 +19,43 @@ from jupyter_server.utils import ensure_async
 from tornado import web
 
 from backendai_jupyter.domain.options import Options
-from backendai_jupyter.errors import BackendError
+from backendai_jupyter.errors import BackendError, Cancelled
 from backendai_jupyter.provisioning.requested import REQUESTED, Requested
+from backendai_jupyter.supervisor import race
 from backendai_jupyter.web.base import DomainErrors
 
 
-class KernelsHandler(DomainErrors, MainKernelHandler):
+class EndsWithItsClient(DomainErrors):
+    """Gives up the start that it waits for when its client has gone."""
+
+    _gone: asyncio.Event | None = None
+
+    async def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for ``work``, which starts a kernel, for as long as somebody wants it."""
+        self._gone = asyncio.Event()
+        await race(work, self._until_gone(self._gone))
+
+    def on_connection_close(self) -> None:
+        super().on_connection_close()
+        if self._gone is not None:
+            self._gone.set()
+
+    async def _until_gone(self, gone: asyncio.Event) -> None:
+        await gone.wait()
+        raise Cancelled("Whoever asked for it closed the connection while it started.")
+
+
+class KernelsHandler(EndsWithItsClient, MainKernelHandler):
     @web.authenticated
     @authorized
     async def post(self) -> None:
         """Start a kernel; 400 names a malformed field of ``backendai``."""
         body = self.get_json_body() or {}
         REQUESTED.set(Requested(options=_options(body)))
-        await ensure_async(super().post())
+        await self.start(ensure_async(super().post()))
 
 
-class JupyterSessionsHandler(DomainErrors, SessionRootHandler):
+class JupyterSessionsHandler(EndsWithItsClient, SessionRootHandler):
     @web.authenticated
     @authorized
     async def post(self) -> None:
@@ -41,7 +64,7 @@ class JupyterSessionsHandler(DomainErrors, SessionRootHandler):
         options = _options(body)
         notebook = await self._notebook_of(body)
         REQUESTED.set(Requested(options=options, notebook=notebook))
-        await ensure_async(super().post())
+        await self.start(ensure_async(super().post()))
 
     async def _notebook_of(self, body: Mapping[str, object]) -> str | None:
         """Return the contents path of the notebook that a session is asked for.
@@ -58,7 +81,7 @@ class JupyterSessionsHandler(DomainErrors, SessionRootHandler):
         return path
 
 
-class JupyterSessionHandler(DomainErrors, SessionHandler):
+class JupyterSessionHandler(EndsWithItsClient, SessionHandler):
     @web.authenticated
     @authorized
     async def patch(self, session_id: str) -> None:
@@ -67,7 +90,7 @@ class JupyterSessionHandler(DomainErrors, SessionHandler):
         session: Any = await self.session_manager.get_session(session_id=session_id)
         notebook = session["path"] if session["type"] == "notebook" else None
         REQUESTED.set(Requested(options=_options(body), notebook=notebook))
-        await ensure_async(super().patch(session_id))
+        await self.start(ensure_async(super().patch(session_id)))
 
     def finish(self, *args: Any, **kwargs: Any) -> Any:
         """Let an error of ours be answered as everywhere else.

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from backendai_jupyter.domain import records, wire
 from backendai_jupyter.domain.states import Status
+from backendai_jupyter.manager.board import Notice
 
 MAX_SESSIONS = 1000  # in one answer
 END_REASON = "Its owner asked for its end."
@@ -49,6 +50,7 @@ class Kernel(Model):
     status: Status
     status_reason: str = Field(description="a sentence; empty while all is well")
     status_since: float
+    step: str = Field(default="", description="the launch step under way, where that is known")
     agent_id: str | None
     image: str
     slots: dict[str, str]
@@ -195,6 +197,16 @@ def detail_of(session: records.ComputeSession, steps: Iterable[records.Step]) ->
     return SessionDetail.model_validate({**_session_fields(session), "history": history})
 
 
+def with_progress(detail: SessionDetail, notices: Iterable[Notice]) -> SessionDetail:
+    """Return the same with what its starting kernels do or wait for now."""
+    known = {n.kernel_id: n for n in notices if n.starting}
+    kernels = [_at_work(kernel, known.get(kernel.id)) for kernel in detail.kernels]
+    changes: dict[str, object] = {"kernels": kernels}
+    if kernels[0].status is detail.status:
+        changes["status_reason"] = kernels[0].status_reason
+    return detail.model_copy(update=changes)
+
+
 def agents_of(
     agents: Iterable[records.Agent], reports: Mapping[str, wire.AgentReport]
 ) -> AgentList:
@@ -254,11 +266,19 @@ def _kernel_of(kernel: records.Kernel) -> Kernel:
         mounts=[Mount(target=mount.target, readonly=mount.readonly) for mount in kernel.mounts],
         workdir=kernel.workdir,
         generation=kernel.generation,
-        exit=_exit_of(kernel.exit),
+        exit=exit_of(kernel.exit),
     )
 
 
-def _exit_of(ending: wire.Exit | None) -> Exit | None:
+def _at_work(kernel: Kernel, notice: Notice | None) -> Kernel:
+    if notice is None or notice.status is not kernel.status:
+        return kernel
+    reason = kernel.status_reason if kernel.status is Status.PENDING else ""
+    now = {"step": notice.step, "status_reason": reason or notice.message}
+    return kernel.model_copy(update=now)
+
+
+def exit_of(ending: wire.Exit | None) -> Exit | None:
     if ending is None:
         return None
     return Exit(reason=ending.reason, message=ending.message, code=ending.code)

@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 from tornado import web
 
 from backendai_jupyter import __version__
-from backendai_jupyter.web import cluster, sessions, tus, vfolder_files, vfolders
+from backendai_jupyter.web import cluster, events, sessions, tus, vfolder_files, vfolders
 from backendai_jupyter.web.base import BackendHandler
 from backendai_jupyter.web.models import Problem
 from backendai_jupyter.web.operation import Bytes, Nothing, Operation, operation
@@ -33,6 +33,7 @@ def document_of(routes: Sequence[Route]) -> Document:
     found = list(_operations(routes))
     models: list[type[BaseModel]] = [Problem]
     models += [op.returns for _, _, op in found if op.returns is not None]
+    models += [part for model in models if issubclass(model, Bytes) for part in model.parts]
     models += [op.query for _, _, op in found if op.query is not Nothing]
     bodies = [op.body for _, _, op in found if op.body is not Nothing]
     _, definitions = models_json_schema(
@@ -77,6 +78,7 @@ class DocumentHandler(BackendHandler):
 
 routes: list[Route] = [
     *sessions.routes,
+    *events.routes,
     *cluster.routes,
     *vfolders.routes,
     *vfolder_files.routes,

@@ -27,6 +27,7 @@ class Bytes(RootModel[bytes]):
     """What is no JSON: the handler's own code reads or writes it, piece by piece."""
 
     media_type: ClassVar[str] = "application/octet-stream"
+    parts: ClassVar[tuple[type[BaseModel], ...]] = ()  # the models of what is in it
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from backendai_jupyter.web.models import (
     agents_of,
     detail_of,
     images_of,
+    with_progress,
 )
 
 
@@ -24,4 +25,6 @@ async def read_images(manager: Manager) -> ImageList:
 
 async def read_session(manager: Manager, session_id: str, viewer: Viewer) -> SessionDetail:
     session = await manager.sessions.get(session_id, viewer)
-    return detail_of(session, await manager.sessions.history(session_id, viewer))
+    detail = detail_of(session, await manager.sessions.history(session_id, viewer))
+    notices = (manager.board.get(kernel.id) for kernel in session.kernels)
+    return with_progress(detail, [notice for notice in notices if notice is not None])

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from backendai_jupyter.web import kernels, openapi, paths
+from backendai_jupyter.web import kernel_websocket, kernels, openapi, paths
 
-routes = [*kernels.routes, *paths.routes, *openapi.routes]
+routes = [*kernels.routes, *kernel_websocket.routes, *paths.routes, *openapi.routes]

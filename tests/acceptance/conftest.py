@@ -32,6 +32,16 @@ def runtime_config(request: pytest.FixtureRequest) -> Config:
     return config
 
 
+@pytest.fixture(params=RUNTIMES)
+def server_config(request: pytest.FixtureRequest) -> str:
+    """The same for a server, as lines of its config file."""
+    lines = [f"c.BackendAIAgent.runtime = {request.param!r}"]
+    if request.param == "docker":
+        engine: PrivateEngine = request.getfixturevalue("engine")
+        lines.append(f"c.BackendAIAgent.docker_url = {engine.url!r}")
+    return "\n".join([*lines, ""])
+
+
 @pytest.fixture
 def settings_file(request: pytest.FixtureRequest, short_tmp_path: Path, _own_home: None) -> Path:
     """The same as a config file, for tools that start kernels by name; give it a runtime."""

@@ -28,6 +28,7 @@ from backendai_jupyter.agent.relay.client import RelayClient
 from backendai_jupyter.agent.relay.layout import CHANNELS, ipc_connection
 
 KEY = "benchmark"
+JOURNAL_BYTES = 256 << 20
 ROUNDS, TRIPS = 10, 20
 VOLUME_MB = 200
 STREAM = f"""
@@ -165,7 +166,9 @@ def relay(path: Path, prefix: str) -> Iterator[tuple[int, Info]]:
     async def begin() -> tuple[int, Info]:
         control = RelayClient(path / "control")
         await control.open()
-        endpoint = await control.open_kernel("k1", prefix, KEY)
+        endpoint = await control.open_kernel(
+            "k1", prefix, KEY, journal=path / "journal", journal_bytes=JOURNAL_BYTES
+        )
         await control.close(stop=False)
         return control.pid, endpoint.connection(KEY).model_dump()
 

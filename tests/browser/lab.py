@@ -51,12 +51,17 @@ async def chromium() -> AsyncIterator[Browser]:
         await browser.close()
 
 
-def lab_server(root: Path, *, config: str = "") -> RunningServer:
+def lab_server(root: Path, *, config: str = "", kernels_outlive: bool = False) -> RunningServer:
     """Return JupyterLab that does not ask whether its user wants to read news."""
     settings = root / NOTIFICATION_SETTINGS
     settings.mkdir(parents=True)
     (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
-    return RunningServer(root, config=f"c = get_config()\n{config}\n", module="jupyterlab")
+    return RunningServer(
+        root,
+        config=f"c = get_config()\n{config}\n",
+        module="jupyterlab",
+        kernels_outlive=kernels_outlive,
+    )
 
 
 class Lab:

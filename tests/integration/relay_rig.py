@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -16,15 +18,20 @@ from typing import Any, TypeVar
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_core.utils import ensure_event_loop
 
+from backendai_jupyter.agent import kernel_output
 from backendai_jupyter.agent.relay.client import Endpoint, RelayClient
-from backendai_jupyter.agent.relay.layout import ipc_connection
+from backendai_jupyter.agent.relay.layout import ipc_connection, listens
 from backendai_jupyter.agent.relay.probe import kernel_info
 from backendai_jupyter.domain.wire import Connection
+from tests.helpers import eventually
 
 KEY = "the-key-of-this-kernel"
 TIMEOUT_S = 30.0
+JOURNAL_BYTES = 64 << 20
 KERNELSPEC = Path(__file__).parents[2] / "kernelspecs" / "python" / "kernel.json"
-KEEP_ALL = str(json.loads(KERNELSPEC.read_text())["argv"][-1])  # see decision 016
+KEEP_ALL = str(json.loads(KERNELSPEC.read_text())["argv"][-1]).replace(  # see decision 016
+    "{kernel_output}", str(Path(kernel_output.__file__))
+)
 
 T = TypeVar("T")
 Message = dict[str, Any]
@@ -52,6 +59,9 @@ class KernelProgram:
 class Rig:
     """One kernel behind a relay of its own; ``program`` may be replaced by a test."""
 
+    path: Path
+    journal: Path
+    journal_bytes: int
     relay: RelayClient
     kernel_id: str
     prefix: str
@@ -66,6 +76,28 @@ class Rig:
         """Start the kernel program and wait until it answers."""
         self.program = KernelProgram(self.prefix, *arguments)
         await kernel_info(self.connection, timeout_s=TIMEOUT_S)
+
+    async def open_again(self) -> Endpoint:
+        """Open the kernel, as an agent does that has its former endpoint."""
+        return await open_kernel(
+            self.relay,
+            self.path,
+            prefix=self.prefix,
+            journal=self.journal,
+            journal_bytes=self.journal_bytes,
+            endpoint=self.endpoint,
+        )
+
+    async def replace_relay(self, meanwhile: Callable[[], object] = bool) -> None:
+        """Kill the relay and start another on the same endpoint."""
+        os.kill(self.relay.pid, signal.SIGKILL)
+        await self.find_relay_lost()
+        meanwhile()
+        await self.relay.open()
+        assert await self.open_again() == self.endpoint
+
+    async def find_relay_lost(self) -> None:
+        await eventually(lambda: not listens(self.path / "control"))
 
     async def restart(self) -> None:
         self.stop()
@@ -98,12 +130,41 @@ class Client:
         self._thread.shutdown()
 
 
+async def open_kernel(
+    relay: RelayClient,
+    path: Path,
+    kernel_id: str = "k1",
+    *,
+    prefix: str = "",
+    key: str = KEY,
+    journal: Path | None = None,
+    journal_bytes: int = JOURNAL_BYTES,
+    endpoint: Endpoint | None = None,
+) -> Endpoint:
+    """Open a kernel whose sockets and journal are in ``path`` unless it is said where."""
+    return await relay.open_kernel(
+        kernel_id,
+        prefix or f"{path}/k",
+        key,
+        journal=journal or path / "journal",
+        journal_bytes=journal_bytes,
+        endpoint=endpoint,
+    )
+
+
 @asynccontextmanager
-async def rig(path: Path, *, started: bool = True) -> AsyncIterator[Rig]:
+async def rig(
+    path: Path,
+    *,
+    started: bool = True,
+    journal: Path | None = None,
+    journal_bytes: int = JOURNAL_BYTES,
+) -> AsyncIterator[Rig]:
     relay = RelayClient(path / "control")
     await relay.open()
-    prefix = f"{path}/k"
-    made = Rig(relay, "k1", prefix, await relay.open_kernel("k1", prefix, KEY))
+    journal = journal or path / "journal"
+    endpoint = await open_kernel(relay, path, journal=journal, journal_bytes=journal_bytes)
+    made = Rig(path, journal, journal_bytes, relay, "k1", f"{path}/k", endpoint)
     try:
         if started:
             await made.start()

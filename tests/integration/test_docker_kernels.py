@@ -6,12 +6,14 @@ import json
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import zmq
 import zmq.asyncio
 from jupyter_client.session import Session
 
+from backendai_jupyter.agent import kernel_output
 from backendai_jupyter.agent.runtime.base import RUN_DIR, ContainerSpec
 from tests.engine_materials import KERNELSPECS
 from tests.integration.docker_rig import UID, DockerRig
@@ -29,12 +31,17 @@ CONNECTION = {
 def kernel_spec(rig: DockerRig, folder: str) -> ContainerSpec:
     """Return the spec of a kernel that a kernelspec of ours describes."""
     content = json.loads((KERNELSPECS / folder / "kernel.json").read_text())
-    connection_file = f"{RUN_DIR}/connection.json"
-    argv = tuple(word.replace("{connection_file}", connection_file) for word in content["argv"])
+    argv = tuple(
+        word.replace("{connection_file}", f"{RUN_DIR}/connection.json").replace(
+            "{kernel_output}", f"{RUN_DIR}/kernel_output.py"
+        )
+        for word in content["argv"]
+    )
     spec = rig.spec("", image=rig.images[folder], argv=argv, memory_mib=512)
     path = spec.run_dir / "connection.json"
     path.write_text(json.dumps(CONNECTION))
     os.chown(path, UID, UID)
+    (spec.run_dir / "kernel_output.py").write_text(Path(kernel_output.__file__).read_text())
     return spec
 
 

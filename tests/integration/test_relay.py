@@ -10,9 +10,9 @@ from jupyter_client.blocking.client import BlockingKernelClient
 
 from backendai_jupyter.agent.relay.probe import kernel_info
 from tests.helpers import eventually
+from tests.integration.journal_rig import StandstillProbe
 from tests.integration.relay_rig import (
     KEEP_ALL,
-    KEY,
     TIMEOUT_S,
     KernelProgram,
     iopub_until,
@@ -110,7 +110,7 @@ async def test_a_connected_client_works_on_after_the_kernel_program_restarts(
     async with rig(short_tmp_path) as kernel, stock_client(kernel.connection) as client:
         await client.do(run, "x = 1")
         await kernel.restart()
-        again = await kernel.relay.open_kernel(kernel.kernel_id, kernel.prefix, KEY)
+        again = await kernel.open_again()
         assert again == kernel.endpoint
         assert await client.do(run, "print('x' in globals())") == "False\n"
 
@@ -121,7 +121,7 @@ async def test_a_connected_client_works_on_after_the_kernels_sockets_moved(
     async with rig(short_tmp_path) as kernel, stock_client(kernel.connection) as client:
         kernel.stop()
         kernel.prefix = f"{short_tmp_path}/elsewhere"
-        again = await kernel.relay.open_kernel(kernel.kernel_id, kernel.prefix, KEY)
+        again = await kernel.open_again()
         await kernel.start()
         assert again == kernel.endpoint
         assert await client.do(run, "print(2)") == "2\n"
@@ -133,16 +133,18 @@ async def test_a_burst_of_messages_to_a_client_that_does_not_read_arrives_comple
     count = 20_000
     burst = f"from IPython.display import display\nfor i in range({count}): display(i)"
 
-    def scenario(client: BlockingKernelClient) -> list[str]:
-        msg_id = client.execute(burst)
-        client.get_shell_msg(timeout=TIMEOUT_S)  # the kernel is done; nothing was read yet
+    def read(client: BlockingKernelClient, msg_id: str) -> list[str]:
         messages = iopub_until(client, is_idle(msg_id))
         data = [message["content"]["data"] for message in messages if "data" in message["content"]]
         return [datum["text/plain"] for datum in data]
 
     async with rig(short_tmp_path, started=False) as kernel:
         await kernel.start(KEEP_ALL)
-        assert await kernel.with_client(scenario) == [str(i) for i in range(count)]
+        async with stock_client(kernel.connection) as client:
+            msg_id = await client.do(BlockingKernelClient.execute, burst)
+            # The kernel is done, or waits; nothing was read yet.
+            await eventually(StandstillProbe(kernel, above_bytes=100_000))
+            assert await client.do(read, msg_id) == [str(i) for i in range(count)]
 
 
 async def test_every_new_subscriber_is_welcomed_in_the_kernels_name(short_tmp_path: Path) -> None:

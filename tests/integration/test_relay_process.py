@@ -19,7 +19,7 @@ from backendai_jupyter.agent.relay.layout import listens
 from backendai_jupyter.agent.relay.probe import kernel_info
 from backendai_jupyter.errors import RelayFailed, TimedOut
 from tests.helpers import eventually
-from tests.integration.relay_rig import KEY, rig, run, stock_client
+from tests.integration.relay_rig import open_kernel, rig, run, stock_client
 
 AGENT = """
 import asyncio, json, sys
@@ -29,7 +29,8 @@ from backendai_jupyter.agent.relay.client import RelayClient
 async def main(control, prefix, orphan_command):
     relay = RelayClient(Path(control), orphan_command=orphan_command)
     await relay.open()
-    await relay.open_kernel("k1", prefix, "key")
+    journal = Path(control + ".journal")
+    await relay.open_kernel("k1", prefix, "key", journal=journal, journal_bytes=1 << 20)
     print(relay.pid, flush=True)
     await asyncio.Event().wait()
 
@@ -75,7 +76,7 @@ async def test_the_next_agent_finds_the_relay_and_the_same_endpoint(short_tmp_pa
         await successor.open()
         assert successor.pid == kernel.relay.pid
         assert await successor.kernels() == ["k1"]
-        assert await successor.open_kernel("k1", kernel.prefix, KEY) == kernel.endpoint
+        assert await open_kernel(successor, short_tmp_path) == kernel.endpoint
         await successor.close(stop=False)
         assert await client.do(run, "print(x)") == "kept\n"
 
@@ -93,7 +94,7 @@ async def test_a_stopped_relay_leaves_no_process_no_socket_and_no_complaint(
     short_tmp_path: Path,
 ) -> None:
     async with opened(short_tmp_path) as relay:
-        await relay.open_kernel("k1", f"{short_tmp_path}/k", KEY)
+        await open_kernel(relay, short_tmp_path)
     await eventually(lambda: not runs(relay.pid))
     assert not (short_tmp_path / "control").exists()
     assert (short_tmp_path / "control.log").read_text() == ""
@@ -103,7 +104,10 @@ async def test_requests_of_one_agent_may_overlap(short_tmp_path: Path) -> None:
     async with opened(short_tmp_path) as relay:
         ids = [f"k{i}" for i in range(20)]
         endpoints = await asyncio.gather(
-            *(relay.open_kernel(name, f"{short_tmp_path}/{name}", KEY) for name in ids)
+            *(
+                open_kernel(relay, short_tmp_path, name, prefix=f"{short_tmp_path}/{name}")
+                for name in ids
+            )
         )
         assert len({endpoint.shell_port for endpoint in endpoints}) == 20
         await asyncio.gather(*(relay.close_kernel(name) for name in ids))
@@ -122,15 +126,15 @@ async def test_closing_twice_is_harmless_and_a_closed_kernel_is_unreachable(
 
 async def test_a_kernel_that_is_open_with_another_key_is_refused(short_tmp_path: Path) -> None:
     async with opened(short_tmp_path) as relay:
-        await relay.open_kernel("k1", f"{short_tmp_path}/k", KEY)
+        await open_kernel(relay, short_tmp_path)
         with pytest.raises(RelayFailed, match="with another key"):
-            await relay.open_kernel("k1", f"{short_tmp_path}/k", "another")
+            await open_kernel(relay, short_tmp_path, key="another")
 
 
 async def test_a_path_too_long_for_a_socket_is_refused(short_tmp_path: Path) -> None:
     async with opened(short_tmp_path) as relay:
         with pytest.raises(RelayFailed, match="at most 105 fit"):
-            await relay.open_kernel("k1", f"{short_tmp_path}/{'k' * 100}", KEY)
+            await open_kernel(relay, short_tmp_path, prefix=f"{short_tmp_path}/{'k' * 100}")
     with pytest.raises(RelayFailed, match="too many for a socket"):
         await RelayClient(short_tmp_path / ("c" * 100)).open()
 

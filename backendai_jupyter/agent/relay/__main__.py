@@ -22,6 +22,7 @@ from backendai_jupyter.agent.relay.layout import listens
 from backendai_jupyter.agent.relay.process import RelayProcess
 
 _NICE = -10
+_SWITCH_INTERVAL_S = 0.0005  # a flood of one kernel must not hold up another for long
 
 
 def main() -> int:
@@ -37,6 +38,7 @@ def main() -> int:
         return 0 if os.read(readable, 1) else 1  # nothing to read: it died, its log says why
     os.close(readable)
     _raise_file_limit()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     _set_nice(_NICE)
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s relay %(levelname)s %(message)s"

@@ -3,11 +3,13 @@
 The messages themselves go through C-level proxies; this thread gets copies of the shell
 channel, and has a second way into two back-ends.  It
 
+* hands the replies, and the headers of what is to be executed, to the journal,
 * answers CurveZMQ handshakes (``zap.py``),
 * welcomes every new iopub subscriber in the kernel's name, as the protocol says since 5.4;
   a kernel behind a relay sees one subscriber only, the relay,
 * tells the people who watch a kernel what happened to it (``notify``), and gives the cells
-  of a dead kernel the answers that it can no longer give.
+  of a dead kernel the answers that it can no longer give,
+* does the same for cells whose answer was lost because a relay before this one has died.
 """
 
 from __future__ import annotations
@@ -17,21 +19,30 @@ import logging
 import os
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import zmq
 
 from backendai_jupyter.agent.relay.cells import Cell, Cells
-from backendai_jupyter.agent.relay.messages import Signer
+from backendai_jupyter.agent.relay.iopub import KERNEL_CAME, KERNEL_GONE, RECORDS
+from backendai_jupyter.agent.relay.messages import Signer, delimiter_after_route
+from backendai_jupyter.agent.relay.records import Kind
 from backendai_jupyter.agent.relay.zap import Doorkeeper
 
 COPIES = "inproc://copies"  # the shell proxy writes all that it forwards
 NEWS = "inproc://news"  # the iopub back-end subscribes to it beside the kernel
 REPLIES = "inproc://replies"  # the shell back-end receives from it beside the kernel
+QUESTIONS = "inproc://questions"  # the shell front-end takes requests from it
 MONITOR = "inproc://monitor"  # events of the shell back-end
 ORDERS = "inproc://orders"
 
 _DEATH = "KernelDied"
+_LOST = "KernelReplyLost"
+_LOST_TEXT = (
+    "The answer of the kernel was lost: the relay process that forwards its messages has ended "
+    "and was started again. The cell may have run; some of its output may be missing."
+)
+_QUESTIONER = b"backendai-relay-asks"  # our routing id, as a client of the kernel
 _COPIES_PER_TURN = 1_000  # a flood on the shell channel must not keep new clients out
 _MAX_HEADER_BYTES = 65_536
 
@@ -57,6 +68,10 @@ class Attendant:
         self._news = _bound(context, zmq.XPUB, NEWS, {zmq.XPUB_VERBOSE: 1})
         # One message deep: the shell back-end must never choose it for a request.
         self._replies = _bound(context, zmq.DEALER, REPLIES, {zmq.RCVHWM: 1})
+        self._records = _bound(context, zmq.PAIR, RECORDS)
+        self._questions = _bound(context, zmq.DEALER, None, {zmq.ROUTING_ID: _QUESTIONER})
+        self._questions.connect(QUESTIONS)
+        self._answered: list[Cell] = []  # of an earlier relay: only their end was not seen
         self._monitor = _bound(context, zmq.PAIR, None)
         self._monitor.connect(MONITOR)
         self._orders = _bound(context, zmq.PAIR, ORDERS)
@@ -83,6 +98,8 @@ class Attendant:
             self._copies,
             self._news,
             self._replies,
+            self._records,
+            self._questions,
             self._monitor,
             self._orders,
             self._orders_in,
@@ -101,6 +118,8 @@ class Attendant:
             self._monitor: self._read_event,
             self._copies: self._read_copies,
             self._news: self._welcome,
+            self._records: self._adopt,
+            self._questions: self._end_adopted,
         }
         poller = zmq.Poller()
         for socket in (*duties, self._orders):
@@ -123,15 +142,53 @@ class Attendant:
                 frames = self._copies.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            self._cells.observe([f.bytes if len(f) < _MAX_HEADER_BYTES else b"" for f in frames])
+            small = [f.bytes if len(f) < _MAX_HEADER_BYTES else b"" for f in frames]
+            self._hand_over(self._cells.observe(small), frames)
+
+    def _hand_over(self, msg_type: str, frames: Sequence[zmq.Frame]) -> None:
+        """Let the journal have what a client gets, and what it wants to be executed."""
+        start = delimiter_after_route([frame.buffer for frame in frames])
+        if not start or frames[0].bytes == _QUESTIONER:
+            return
+        if msg_type == "execute_request":
+            self._records.send_multipart([bytes([Kind.REQUEST]), frames[0], frames[start + 2]])
+        elif msg_type.endswith("_reply"):
+            reply: list[bytes | zmq.Frame] = [bytes([Kind.SHELL]), frames[0], *frames[start + 1 :]]
+            self._records.send_multipart(reply)
+
+    def _adopt(self) -> None:
+        """Take over the cells of an earlier relay, and ask the kernel whether it is done.
+
+        It answers in turn: once it does, it has nothing more to say about any of them.
+        """
+        while self._records.poll(0):
+            route, header, answered = self._records.recv_multipart()
+            cell = Cell((route,), header)
+            if answered:
+                self._answered.append(cell)
+            else:
+                self._cells.adopt(cell)
+        request = self._signer.build("kernel_info_request", {}, session=self._own_session)
+        self._questions.send_multipart(request)
+
+    def _end_adopted(self) -> None:
+        self._questions.recv_multipart()
+        self._read_copies()
+        for cell in self._answered:
+            self._publish("status", {"execution_state": "idle"}, parent=cell.header)
+        self._answered.clear()
+        for cell in self._cells.take_adopted():
+            self._end(cell, _LOST, _LOST_TEXT)
 
     def _read_event(self) -> None:
         event, _ = struct.unpack("=hi", self._monitor.recv_multipart()[0])
         if event == zmq.EVENT_CONNECTED:
             self._cells.kernel_connected()
+            self._records.send(KERNEL_CAME)
         elif event == zmq.EVENT_DISCONNECTED:
             self._read_copies()  # what it still answered came before its end
             self._cells.kernel_disconnected()
+            self._records.send(KERNEL_GONE)
 
     def _welcome(self) -> None:
         change = self._news.recv()
@@ -150,13 +207,13 @@ class Attendant:
         if not dead:
             return
         for cell in waiting[:1]:
-            self._end(cell, text)
+            self._end(cell, _DEATH, text)
         for cell in waiting[1:]:  # queued behind it and never begun
             self._reply(cell, {"status": "aborted"})
         self._cells.forget()
 
-    def _end(self, cell: Cell, text: str) -> None:
-        error = {"ename": _DEATH, "evalue": text, "traceback": [text]}
+    def _end(self, cell: Cell, name: str, text: str) -> None:
+        error = {"ename": name, "evalue": text, "traceback": [text]}
         self._publish("error", error, parent=cell.header)
         self._reply(cell, {"status": "error", "execution_count": 0, **error})
 
@@ -189,7 +246,7 @@ def _bound(
     context: zmq.Context[zmq.Socket[bytes]],
     kind: int,
     address: str | None,
-    options: dict[int, int] | None = None,
+    options: dict[int, int | bytes] | None = None,
 ) -> zmq.Socket[bytes]:
     socket = context.socket(kind)
     for option, value in {

@@ -32,15 +32,32 @@ class Cells:
         self.connected = False
         self._running: dict[str, Cell] = {}
         self._lost: dict[str, Cell] = {}
+        self._adopted: set[str] = set()
 
-    def observe(self, frames: Sequence[bytes]) -> None:
-        """Take note of a message in either direction; ignore what is not Jupyter's."""
+    def observe(self, frames: Sequence[bytes]) -> str:
+        """Take note of a message in either direction and return its type.
+
+        What is not Jupyter's has no type: the kernel gets it as it is, and has its own opinion.
+        """
         try:
             start = frames.index(DELIMITER)
             header = json.loads(frames[start + 2])
             self._note(header, tuple(frames[:start]), frames[start + 2], frames[start + 3])
         except (ValueError, LookupError, TypeError, AttributeError):
-            return  # the kernel gets it as it is and has its own opinion
+            return ""
+        return str(header["msg_type"])
+
+    def adopt(self, cell: Cell) -> None:
+        """Take note of a request that the relay before this one has forwarded."""
+        msg_id = json.loads(cell.header)["msg_id"]
+        self._running[msg_id] = cell
+        self._adopted.add(msg_id)
+
+    def take_adopted(self) -> list[Cell]:
+        """Return those of an earlier relay that still wait, and drop them."""
+        adopted = [self._running.pop(i) for i in list(self._running) if i in self._adopted]
+        self._adopted.clear()
+        return adopted
 
     def kernel_connected(self) -> None:
         """A kernel program is there, perhaps a new one: the former one's cells are history."""

@@ -1,22 +1,27 @@
 """Five CurveZMQ sockets on TCP for clients, and what ties them to one kernel's ipc sockets.
 
 Each kernel has its own ZeroMQ context, so that a flood of output in one does not hold up
-another, and each channel a C-level proxy in a thread, which takes no Python lock.
+another.  Output goes through a journal (``iopub.py``); each of the other channels has a
+C-level proxy in a thread, which takes no Python lock.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 from collections.abc import Mapping
+from typing import Any
 
 import zmq
 from zmq.utils import z85
 
-from backendai_jupyter.agent.relay import attendant, zap
+from backendai_jupyter.agent.relay import attendant, iopub, zap
 from backendai_jupyter.agent.relay.attendant import Attendant
+from backendai_jupyter.agent.relay.iopub import IopubChannel, JournalPlace
 from backendai_jupyter.agent.relay.layout import CHANNELS, check_prefix, ipc_address
 from backendai_jupyter.agent.relay.messages import Signer
+from backendai_jupyter.agent.relay.readers import listen
 from backendai_jupyter.errors import RelayFailed
 
 _FRONT_KINDS = {
@@ -32,8 +37,12 @@ _ROUTING_ID = b"backendai-relay"
 # Between two attempts to connect; ZeroMQ adds up to as much again at random.  Attempts cost
 # time (0.6 % of a core for each kernel that is down), so only what a start waits for hurries.
 _RECONNECT_MS = {"shell": 5, "iopub": 5, "stdin": 20, "control": 10, "hb": 20}
+# Output that nobody has time for waits in the kernel, which knows how to stop its writer.
+_OUTPUT_HWM = 64
+_SUBSCRIBER_HWM = 256
 _HEARTBEAT_MAX_BYTES = 1024  # anybody may send one, see zap.py
 _HEARTBEAT_HWM = 100
+_COPIES = {"shell": attendant.COPIES, "stdin": iopub.STDIN, "control": iopub.CONTROL}
 _SUBSCRIBE_TO_ALL = b"\x01"
 _FRONT_LINGER_MS = 250  # for a last message on its way to a client
 _JOIN_S = 5.0
@@ -47,32 +56,60 @@ class KernelChannels:
     """The relay of one kernel; open once constructed, all methods from one thread.
 
     The endpoint stays the same until ``close``, whatever happens to the kernel program.
+    With a ``former`` one the ports and keys are those that it names.
     """
 
-    def __init__(self, kernel_id: str, ipc_prefix: str, key: str, bind: str) -> None:
+    def __init__(
+        self,
+        kernel_id: str,
+        ipc_prefix: str,
+        key: str,
+        bind: str,
+        journal: JournalPlace,
+        former: Mapping[str, Any] | None = None,
+    ) -> None:
         check_prefix(ipc_prefix)
         self.kernel_id = kernel_id
         self.ipc_prefix = ipc_prefix
         self.key = key
         self.bind = bind
-        public_key, secret_key = zmq.curve_keypair()
-        self._public_key = public_key
-        self._secret_key = secret_key
+        self._journal = journal
+        self._former = former
+        self._public_key, self._secret_key = _keys(former)
         self._context: zmq.Context[Socket] = zmq.Context()
         self._sockets: list[Socket] = []
         self._threads: list[threading.Thread] = []
-        self._attendant = Attendant(self._context, kernel_id, Signer(key), z85.decode(public_key))
+        signer = Signer(key)
+        public_key = z85.decode(self._public_key)
+        self._attendant = Attendant(self._context, kernel_id, signer, public_key)
         try:
-            self._backs = {channel: self._back(channel) for channel in CHANNELS}
-            self._attendant.start()
-            self._fronts = {channel: self._front(channel) for channel in CHANNELS}
-        except zmq.ZMQError as error:
+            self._open(signer)
+        except (zmq.ZMQError, OSError) as error:
             self._release()
-            raise RelayFailed(f"The relay cannot listen on {bind}: {error}.") from error
-        self._steering = {channel: self._steering_pair(channel) for channel in CHANNELS}
-        self._copies = self._socket(zmq.PAIR)
-        self._copies.connect(attendant.COPIES)
+            raise RelayFailed(f"The relay cannot open channels: {error}.") from error
+        except RelayFailed:
+            self._release()
+            raise
         self._start_proxies()
+
+    def _open(self, signer: Signer) -> None:
+        self._backs = {channel: self._back(channel) for channel in CHANNELS}
+        self._attendant.start()
+        self._fronts = {channel: self._front(channel) for channel in CHANNELS}
+        self._steering = {channel: self._steering_pair(channel) for channel in CHANNELS}
+        self._copies = {channel: self._connected(where) for channel, where in _COPIES.items()}
+        listening = listen(self._journal.socket)
+        self._iopub = IopubChannel(
+            self.kernel_id,
+            self._journal,
+            signer,
+            listening,
+            front=self._fronts["iopub"],
+            back=self._backs["iopub"],
+            records=self._connected(iopub.RECORDS),
+            stdin=self._bound(iopub.STDIN),
+            control=self._bound(iopub.CONTROL),
+        )
 
     def endpoint(self) -> dict[str, object]:
         """Return what a client needs beside the kernel's signature key; it has secrets."""
@@ -85,6 +122,7 @@ class KernelChannels:
             **ports,
             "curve_publickey": self._public_key.decode(),
             "curve_secretkey": self._secret_key.decode(),
+            "journal_socket": str(self._journal.socket),
         }
 
     def move_to(self, ipc_prefix: str) -> None:
@@ -103,6 +141,8 @@ class KernelChannels:
     def close(self) -> None:
         """End the threads, free the ports; may take ``_FRONT_LINGER_MS``."""
         self._stop_proxies()
+        self._iopub.close()
+        self._journal.socket.unlink(missing_ok=True)
         self._release()
 
     def _release(self) -> None:
@@ -117,7 +157,7 @@ class KernelChannels:
         self._sockets.append(socket)
         for option, value in {
             zmq.LINGER: 0,
-            zmq.SNDHWM: 0,  # nothing is dropped, however slow a reader is
+            zmq.SNDHWM: 0,  # no request and no reply is dropped
             zmq.RCVHWM: 0,
             **(options or {}),
         }.items():
@@ -145,7 +185,11 @@ class KernelChannels:
         if kind == zmq.ROUTER:
             options[zmq.ROUTER_HANDOVER] = 1  # a client that comes back takes its place again
         else:
-            options[zmq.XPUB_VERBOSE] = 1  # the attendant welcomes each subscriber
+            options |= {
+                zmq.XPUB_VERBOSE: 1,  # the attendant welcomes each subscriber
+                zmq.XPUB_NODROP: 1,  # one that has no room is waited for
+                zmq.SNDHWM: _SUBSCRIBER_HWM,
+            }
         if channel == "hb":
             options |= {
                 zmq.ZAP_DOMAIN: zap.HEARTBEAT_DOMAIN,
@@ -154,12 +198,24 @@ class KernelChannels:
                 zmq.RCVHWM: _HEARTBEAT_HWM,
             }
         front = self._socket(kind, options)
-        front.bind(f"tcp://{self.bind}:*")
+        if channel == "shell":
+            front.bind(attendant.QUESTIONS)
+        port = self._former[f"{channel}_port"] if self._former else "*"
+        try:
+            front.bind(f"tcp://{self.bind}:{port}")
+        except zmq.ZMQError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise RelayFailed(
+                    f"Port {port} of {self.bind}, where clients reach kernel {self.kernel_id}, "
+                    "has meanwhile been taken by another program."
+                ) from error
+            raise RelayFailed(f"The relay cannot listen on {self.bind}: {error}.") from error
         return front
 
     def _back(self, channel: str) -> Socket:
         options: dict[int, int | bytes] = {zmq.RECONNECT_IVL: _RECONNECT_MS[channel]}
         if channel == "iopub":
+            options[zmq.RCVHWM] = _OUTPUT_HWM
             back = self._socket(zmq.XSUB, options)
             back.connect(attendant.NEWS)
             back.send(_SUBSCRIBE_TO_ALL)  # now: the first message of a kernel is not lost
@@ -194,10 +250,8 @@ class KernelChannels:
 
     def _steering_pair(self, channel: str) -> tuple[Socket, Socket]:
         """Return our end and the proxy's."""
-        ours, theirs = self._socket(zmq.PAIR), self._socket(zmq.PAIR)
-        ours.bind(f"inproc://steer-{channel}")
-        theirs.connect(f"inproc://steer-{channel}")
-        return ours, theirs
+        address = f"inproc://steer-{channel}"
+        return self._bound(address), self._connected(address)
 
     def _start_proxies(self) -> None:
         self._threads = [
@@ -222,9 +276,29 @@ class KernelChannels:
                 raise RelayFailed(f"The thread {thread.name} of the relay does not end.")
 
     def _forward(self, channel: str) -> None:
-        copies = self._copies if channel == "shell" else None
         _, steering = self._steering[channel]
         try:
-            zmq.proxy_steerable(self._fronts[channel], self._backs[channel], copies, steering)
-        except zmq.ZMQError:
+            if channel == "iopub":
+                self._iopub.run(steering)
+            else:
+                front, back = self._fronts[channel], self._backs[channel]
+                zmq.proxy_steerable(front, back, self._copies.get(channel), steering)
+        except Exception:  # the end of a thread must be seen
             log.exception("channel %s of kernel %s is cut", channel, self.kernel_id)
+
+    def _bound(self, address: str) -> Socket:
+        socket = self._socket(zmq.PAIR)
+        socket.bind(address)
+        return socket
+
+    def _connected(self, address: str) -> Socket:
+        socket = self._socket(zmq.PAIR)
+        socket.connect(address)
+        return socket
+
+
+def _keys(former: Mapping[str, Any] | None) -> tuple[bytes, bytes]:
+    """Return the public and the secret key."""
+    if former is None:
+        return zmq.curve_keypair()
+    return former["curve_publickey"].encode(), former["curve_secretkey"].encode()

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Endpoint:
     hb_port: int
     curve_publickey: str
     curve_secretkey: str = field(repr=False)
+    journal_socket: str  # where the server reads what the kernel publishes
 
     def connection(self, key: str) -> Connection:
         """Return the content of a client's connection file."""
@@ -53,6 +54,7 @@ class Endpoint:
             key=key,
             curve_publickey=self.curve_publickey,
             curve_secretkey=self.curve_secretkey,
+            journal_socket=self.journal_socket,
         )
 
 
@@ -61,7 +63,8 @@ class RelayClient:
 
     ``bind`` is the address that clients will use.  With an ``orphan_command`` the relay
     becomes that command when this process dies without ``close``; without one it serves on
-    and waits for the next agent.  ``on_lost`` is called once if the relay ends by itself.
+    and waits for the next agent.  ``on_lost`` is called if the relay ends by itself;
+    ``open`` then starts another.
     Every method raises ``RelayFailed``, with a sentence, when the relay refuses or is gone.
     """
 
@@ -86,15 +89,15 @@ class RelayClient:
         self._supervisor = Supervisor()
 
     async def open(self) -> None:
-        """Connect to the relay; start it first if there is none."""
+        """Connect to the relay; start it first if there is none, or none any more."""
         await asyncio.to_thread(_ensure_running, self._control, self._orphan_command)
         try:
-            reader, self._writer = await asyncio.open_unix_connection(
-                self._control, limit=MAX_LINE_BYTES
-            )
+            reader, writer = await asyncio.open_unix_connection(self._control, limit=MAX_LINE_BYTES)
         except OSError as error:
             raise RelayFailed(f"The relay does not accept connections: {error}.") from error
-        self._supervisor.task("relay replies", self._read_replies(reader))
+        self._writer = writer
+        self._gone.clear()
+        self._supervisor.task("relay replies", self._read_replies(reader, writer))
         answer = await self._ask("own")
         self.pid = answer["pid"]
         if answer["protocol"] != PROTOCOL:
@@ -103,14 +106,32 @@ class RelayClient:
                 "end this node's kernels, then stop it."
             )
 
-    async def open_kernel(self, kernel_id: str, ipc_prefix: str, key: str) -> Endpoint:
+    async def open_kernel(
+        self,
+        kernel_id: str,
+        ipc_prefix: str,
+        key: str,
+        *,
+        journal: Path,
+        journal_bytes: int,
+        endpoint: Endpoint | None = None,
+    ) -> Endpoint:
         """Open the kernel's channels; if they are open already, return the same endpoint.
 
         The kernel program may come before or after this and may come again; a request
-        sent meanwhile waits for it.  A new ``ipc_prefix`` is followed.
+        sent meanwhile waits for it.  A new ``ipc_prefix`` is followed.  What the kernel
+        publishes is kept in the directory ``journal``, at most ``journal_bytes`` of it.
+        With the ``endpoint`` of a relay that has died clients find the channels again.
         """
         answer = await self._ask(
-            "open", kernel_id=kernel_id, ipc_prefix=ipc_prefix, key=key, bind=self._bind
+            "open",
+            kernel_id=kernel_id,
+            ipc_prefix=ipc_prefix,
+            key=key,
+            bind=self._bind if endpoint is None else endpoint.ip,
+            journal=str(journal),
+            journal_bytes=journal_bytes,
+            endpoint=None if endpoint is None else asdict(endpoint),
         )
         return Endpoint(**{name: answer[name] for name in Endpoint.__slots__})
 
@@ -164,7 +185,9 @@ class RelayClient:
             raise RelayFailed(answer["error"])
         return answer
 
-    async def _read_replies(self, reader: asyncio.StreamReader) -> None:
+    async def _read_replies(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         try:
             while line := await reader.readline():
                 answer = json.loads(line)
@@ -174,12 +197,12 @@ class RelayClient:
         except ConnectionError:
             pass  # the same as its orderly end: it is gone
         finally:
-            self._lose()
+            writer.close()
+            if self._writer is writer:
+                self._lose()
 
     def _lose(self) -> None:
         self._gone.set()
-        if self._writer is not None:
-            self._writer.close()
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(RelayFailed(_LOST))

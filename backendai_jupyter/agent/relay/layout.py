@@ -8,6 +8,7 @@ as its suffix.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from pathlib import Path
 
@@ -49,6 +50,20 @@ def check_prefix(prefix: str) -> None:
         )
     if not prefix.startswith("/"):
         raise RelayFailed(f"The socket prefix {prefix!r} is not an absolute path.")
+
+
+def journal_socket(control: Path, kernel_id: str) -> Path:
+    """Return where the relay that listens on ``control`` lets a kernel's journal be read.
+
+    Raises ``RelayFailed`` when no socket can have this path.
+    """
+    path = control.with_name(f"j-{kernel_id.replace('-', '')[:16]}")
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+        raise RelayFailed(
+            f"{path} has more than {MAX_SOCKET_PATH_BYTES} bytes, too many for a socket; "
+            "choose a shorter state directory for the agent."
+        )
+    return path
 
 
 def listens(control: Path) -> bool:

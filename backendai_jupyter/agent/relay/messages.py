@@ -16,6 +16,18 @@ from typing import Any
 
 DELIMITER = b"<IDS|MSG>"
 PROTOCOL_VERSION = "5.3"
+_LAST_PART = 5  # the content, counted from the delimiter
+
+
+def delimiter_after_route(frames: Sequence[bytes | memoryview]) -> int:
+    """Return where the delimiter of a message to or from a client is.
+
+    It is 0 where this is no whole message of Jupyter's behind the routing id of a client.
+    """
+    for index, frame in enumerate(frames[:-_LAST_PART]):
+        if frame == DELIMITER:
+            return index
+    return 0
 
 
 class Signer:

@@ -10,18 +10,23 @@ import asyncio
 import json
 import logging
 import os
+import resource
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from backendai_jupyter.agent.relay.channels import KernelChannels
+from backendai_jupyter.agent.relay.iopub import JournalPlace
+from backendai_jupyter.agent.relay.layout import journal_socket
 from backendai_jupyter.errors import RelayFailed
 from backendai_jupyter.supervisor import Supervisor
 
-PROTOCOL = 1  # raised when an older agent could no longer talk to this process
+PROTOCOL = 2  # raised when an older agent could no longer talk to this process
 MAX_LINE_BYTES = 16 << 20
 
 _OWNER_DEADLINE_S = 30.0  # an agent that dies just after it started us never says ``own``
+_FILES_OF_KERNEL = 60
+_FILES_OF_CLIENTS = 60  # that others need to reach their kernels
 _DRAIN_S = 0.02  # for what is between a kernel's socket and its clients'
 
 log = logging.getLogger(__name__)
@@ -57,6 +62,8 @@ class RelayProcess:
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Listen, call ``ready``, serve, and leave no kernel open."""
+        for left_by_another in self._control.parent.glob(journal_socket(self._control, "*").name):
+            left_by_another.unlink(missing_ok=True)
         former_umask = os.umask(0o177)  # the socket is never open to others, not even at first
         try:
             server = await asyncio.start_unix_server(
@@ -145,7 +152,15 @@ class RelayProcess:
         kernel_id, prefix = request["kernel_id"], request["ipc_prefix"]
         kernel = self._kernels.get(kernel_id)
         if kernel is None:
-            kernel = KernelChannels(kernel_id, prefix, request["key"], request["bind"])
+            _check_files()
+            place = JournalPlace(
+                Path(request["journal"]),
+                int(request["journal_bytes"]),
+                journal_socket(self._control, kernel_id),
+            )
+            kernel = KernelChannels(
+                kernel_id, prefix, request["key"], request["bind"], place, request["endpoint"]
+            )
             self._kernels[kernel_id] = kernel
         elif (kernel.key, kernel.bind) != (request["key"], request["bind"]):
             raise RelayFailed(
@@ -171,3 +186,14 @@ class RelayProcess:
             raise RelayFailed(f"Kernel {request['kernel_id']} has no channels in this relay.")
         kernel.notify(request["text"], dead=request["dead"])
         return {}
+
+
+def _check_files() -> None:
+    """Refuse a kernel that would leave no file for the clients of those that are there."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if len(list(Path("/proc/self/fd").iterdir())) + _FILES_OF_KERNEL + _FILES_OF_CLIENTS > limit:
+        raise RelayFailed(
+            f"This node has as many kernels as its relay has files for: a process may open "
+            f"{limit} (see 'ulimit -n'), and a kernel takes {_FILES_OF_KERNEL}. End a kernel, or "
+            "raise that limit, end all kernels and start them again."
+        )

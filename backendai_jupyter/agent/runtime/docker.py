@@ -28,11 +28,18 @@ from backendai_jupyter.agent.runtime.docker_config import (
     container_config,
     container_name,
 )
-from backendai_jupyter.agent.runtime.docker_engine import connect, in_words, read_images, said
+from backendai_jupyter.agent.runtime.docker_engine import (
+    CALL_TIMEOUT_S,
+    connect,
+    in_words,
+    read_images,
+    said,
+)
 from backendai_jupyter.agent.runtime.docker_events import ExitEvents
 from backendai_jupyter.agent.runtime.workdir import is_missing
 from backendai_jupyter.domain.wire import Image
 from backendai_jupyter.errors import RuntimeFailed
+from backendai_jupyter.points import reached_in_thread
 
 log = logging.getLogger(__name__)
 
@@ -71,12 +78,14 @@ class DockerRuntime:
         url: str | None = None,
         network: str = "bridge",
         pids_limit: int = 512,
+        call_timeout_s: float = CALL_TIMEOUT_S,
     ) -> None:
         self._agent_id = agent_id
         self._cluster_id = cluster_id
         self._url = url
         self._network = network
         self._pids_limit = pids_limit
+        self._call_timeout_s = call_timeout_s
         self._with_init = True
         self._notes: tuple[str, ...] = ()
         self._client: Any = None
@@ -155,7 +164,7 @@ class DockerRuntime:
     # What follows blocks, and runs on the threads.
 
     def _connect(self) -> dict[str, Any]:
-        self._client = connect(self._url, connections=MAX_CALLS)
+        self._client = connect(self._url, connections=MAX_CALLS, timeout_s=self._call_timeout_s)
         info: dict[str, Any] = self._client.info()
         return info
 
@@ -173,6 +182,7 @@ class DockerRuntime:
                 )
             self._remove(found["Id"])
         container_id = self._create(spec)
+        reached_in_thread("agent.container.created")
         self._run(container_id, spec)
         return _running(container_id, spec)
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 import requests
-from docker.errors import DockerException
+from docker.errors import APIError, DockerException
 
 from backendai_jupyter.agent.runtime.docker_engine import connect
 from backendai_jupyter.errors import RuntimeFailed
@@ -70,7 +70,7 @@ class ExitEvents:
 
     def _follow(self) -> None:
         """Pass events on until the connection ends."""
-        client = connect(self._url, connections=1)
+        client = connect(self._url, connections=2)
         try:
             stream = client.events(since=self._since, filters=self._filters, decode=True)
             with self._lock:
@@ -79,6 +79,7 @@ class ExitEvents:
                     self._cut()
             for event in stream:
                 self._since = _stamp(int(event["timeNano"]))
+                _wait_until_listed(client, event["Actor"]["ID"])
                 self._on_exit(event["Actor"]["Attributes"])
         finally:
             with self._lock:
@@ -89,6 +90,16 @@ class ExitEvents:
         if self._stream is not None:
             with contextlib.suppress(OSError):  # the engine may have been faster
                 self._stream.close()
+
+
+def _wait_until_listed(client: Any, container_id: str) -> None:
+    """Return when the engine's list says, too, that a container of which it told has died.
+
+    It tells before it is done, and lists the container as running for some time.  Asked about
+    the one, it waits for itself.
+    """
+    with contextlib.suppress(APIError):  # it may be removed already
+        client.inspect_container(container_id)
 
 
 def _stamp(nanoseconds: int) -> str:

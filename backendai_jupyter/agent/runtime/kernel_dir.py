@@ -48,19 +48,26 @@ class KernelDir:
 
     @classmethod
     def read(cls, path: Path) -> KernelDir | None:
-        """Return what a directory describes, or None if its kernel was never started."""
+        """Return what a directory describes, or None if its kernel was never started.
+
+        Raises ``OSError`` if that cannot be found out now.
+        """
         try:
             state = json.loads((path / "state.json").read_text())
             return cls(path, state["kernel_id"], state["generation"], state["container_id"])
-        except (OSError, ValueError, KeyError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
             return None
 
     def open_keeper(self) -> int | None:
-        """Return a pidfd of the keeper, or None if it is gone or never was."""
+        """Return a pidfd of the keeper, or None if it is gone or never was.
+
+        Raises ``OSError`` if that cannot be found out now: who cannot open another file must
+        not take a kernel for dead.
+        """
         try:
             pid, start_time = (self.path / "keeper").read_text().split()
             pidfd = os.pidfd_open(int(pid))
-        except (OSError, ValueError):
+        except (FileNotFoundError, ProcessLookupError, ValueError):
             return None
         # Checked after opening: from here on the pid cannot become somebody else's.
         if _stat_field(int(pid), 19) != start_time or _stat_field(int(pid), 0) == "Z":

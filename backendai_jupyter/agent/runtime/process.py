@@ -37,6 +37,7 @@ from backendai_jupyter.agent.runtime.sandbox import (
 )
 from backendai_jupyter.domain.wire import Image
 from backendai_jupyter.errors import RuntimeFailed
+from backendai_jupyter.points import reached
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -109,7 +110,7 @@ class ProcessRuntime:
 
     async def stop(self, kernel_id: str, *, grace_s: float) -> None:
         async with self._lock(kernel_id):
-            kernel = self._kernels.get(kernel_id)
+            kernel = self._kernels.get(kernel_id) or await self._left_over(kernel_id)
             if kernel is not None:
                 await self._remove(kernel, grace_s=grace_s)
 
@@ -143,6 +144,7 @@ class ProcessRuntime:
         try:
             script = launch_script(self._env(spec), **self._places(spec))
             await _uninterrupted(directory.create)
+            await reached("agent.keeper.directory")
             if not await self._started(spec, directory, script):
                 raise RuntimeFailed(await self._why_not(directory))
         except BaseException:
@@ -157,6 +159,7 @@ class ProcessRuntime:
         try:
             try:
                 await _uninterrupted(self._spawn, spec, directory, script, writer)
+                await reached("agent.keeper.spawned")
             finally:
                 os.close(writer)
             async with asyncio.timeout(START_WITHIN_S):
@@ -233,6 +236,11 @@ class ProcessRuntime:
         kernel = _Kernel(directory, keeper_fd, self._exits.put_nowait)
         kernel.watch()
         return kernel
+
+    async def _left_over(self, kernel_id: str) -> _Kernel | None:
+        """Return what a start has left that failed and could not be undone then."""
+        directory = await asyncio.to_thread(KernelDir.read, self._dir / kernel_id)
+        return None if directory is None else await self._watch(directory)
 
     async def _remove(self, kernel: _Kernel, *, grace_s: float) -> None:
         """End a kernel and leave nothing of it."""

@@ -16,6 +16,7 @@ from backendai_jupyter.manager.scheduler.placement import (
     order,
     place,
 )
+from backendai_jupyter.points import reached
 from backendai_jupyter.storage.hosts import VFolderHost, read_markers
 from backendai_jupyter.store.agents import AgentStore
 from backendai_jupyter.store.sessions import SessionStore
@@ -35,6 +36,7 @@ class Scheduler:
         board: Board,
         hosts: Mapping[str, VFolderHost],
         scheduled: Callable[[], None],
+        told: Callable[[], None],
         now: Callable[[], float],
     ) -> None:
         self._cluster_id = cluster_id
@@ -43,6 +45,7 @@ class Scheduler:
         self._board = board
         self._hosts = hosts
         self._scheduled = scheduled
+        self._told = told  # why something waits
         self._now = now
 
     async def candidates(self) -> list[Candidate]:
@@ -74,6 +77,7 @@ class Scheduler:
                 case Waiting(session, reason):
                     for kernel in session.kernels:
                         await self._sessions.set_pending_reason(kernel.id, reason)
+                    self._told()
 
     async def _claim(self, placed: Placed) -> None:
         reason = "placed on " + ", ".join(sorted(set(placed.agents.values())))
@@ -85,4 +89,5 @@ class Scheduler:
             # Another process took the room, or the owner took the request back.
             log.info("session %s was not placed: %s", placed.session.id, error)
         else:
+            await reached("manager.session.claimed")
             self._scheduled()

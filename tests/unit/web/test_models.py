@@ -8,6 +8,7 @@ from backendai_jupyter.domain.records import Agent, Preset, Step, User
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.states import Status
 from backendai_jupyter.domain.wire import AgentReport, Exit, ExitReason, Image, Mount
+from backendai_jupyter.manager.board import Notice
 from backendai_jupyter.web.models import (
     SessionDetail,
     agents_of,
@@ -16,6 +17,7 @@ from backendai_jupyter.web.models import (
     me_of,
     presets_of,
     session_of,
+    with_progress,
 )
 from tests.records import make_kernel, make_session
 
@@ -50,6 +52,7 @@ def test_a_session_says_what_its_kernel_has_and_why_it_ended() -> None:
         "status": "ERROR",
         "status_reason": "",
         "status_since": 0.0,
+        "step": "",
         "agent_id": "a1",
         "image": "python",
         "slots": {"cpu": "1", "mem": str(GIB)},
@@ -112,3 +115,15 @@ def test_presets_and_users_are_named() -> None:
     [preset] = presets_of([Preset("small", Slots({"cpu": 1}))]).root
     assert (preset.name, preset.slots) == ("small", {"cpu": "1"})
     assert me_of(User("u1", "owner")).model_dump() == {"id": "u1", "name": "owner"}
+
+
+def test_a_detail_of_a_start_says_what_happens_now() -> None:
+    session = make_session(status=Status.CREATING)
+    now = Notice("s", Status.CREATING, "Starting its program.", generation=1, step="answer")
+    answer = with_progress(detail_of(session, ()), [now])
+    assert (answer.kernels[0].step, answer.status_reason) == (
+        "answer",
+        "Waiting for the first answer of its program.",
+    )
+    late = Notice("s", Status.SCHEDULED, "", generation=1)
+    assert with_progress(detail_of(session, ()), [late]).kernels[0].step == ""

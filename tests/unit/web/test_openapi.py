@@ -111,3 +111,10 @@ def content_of(described: dict[str, Any]) -> tuple[str, str]:
     """Return the one media type of a body, and the name of its schema."""
     [(media_type, content)] = described["content"].items()
     return media_type, content["schema"]["$ref"].rpartition("/")[2]
+
+
+def test_the_event_stream_is_described_with_what_its_events_say() -> None:
+    stream = DOCUMENT["paths"]["/backendai/v1/events"]["get"]
+    assert list(stream["responses"]["200"]["content"]) == ["text/event-stream"]
+    assert [p["name"] for p in stream["parameters"]] == ["Last-Event-ID"]
+    assert {"SessionEvent", "SnapshotEvent"} <= set(DOCUMENT["components"]["schemas"])

@@ -1,0 +1,261 @@
+"""A kernel's iopub channel: one thread takes what the kernel publishes, keeps it, passes it on.
+
+The kernel's output goes to the journal on disk, from there to those who read the journal, and
+to stock clients that subscribed to the ZeroMQ front.  Nobody misses any of it: while a reader
+or a subscriber is far behind, nothing is taken from the kernel, which then blocks its writer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import zmq
+
+from backendai_jupyter.agent.relay.audience import Audience
+from backendai_jupyter.agent.relay.chronicle import Chronicle, read_header
+from backendai_jupyter.agent.relay.messages import DELIMITER, Signer, delimiter_after_route
+from backendai_jupyter.agent.relay.records import Frame, Kind
+
+# The attendant hands over what passes on the shell channel, and learns which executions an
+# earlier relay has left without an end.
+RECORDS = "inproc://records"
+STDIN = "inproc://stdin-copies"
+CONTROL = "inproc://control-copies"
+KERNEL_GONE, KERNEL_CAME = b"gone", b"came"  # the attendant says so, in place of a record
+
+_UNSUBSCRIBE, _SUBSCRIBE = b"\x00", b"\x01"
+_BURST_MESSAGES, _BURST_BYTES = 256, 1 << 20  # in one turn
+_COPIED_FRAMES = 6  # topic to metadata; what follows may be large and is not copied
+_RETRY_MS = 20  # a subscriber that is full says when it is not, but not in every case
+_PAUSE_MS = 1_000  # after something that must not happen
+_TELL_EVERY_S = 60.0  # that the disk cannot be written
+
+log = logging.getLogger(__name__)
+
+Socket = zmq.Socket[bytes]
+Part = bytes | zmq.Frame
+
+
+@dataclass(frozen=True, slots=True)
+class JournalPlace:
+    """Where a kernel's journal is, how large it may become, and where it can be read."""
+
+    directory: Path
+    max_bytes: int
+    socket: Path
+
+
+class IopubChannel:
+    """Forwards the iopub channel while ``run`` runs; all its sockets belong to others."""
+
+    def __init__(
+        self,
+        kernel_id: str,
+        place: JournalPlace,
+        signer: Signer,
+        listening: socket.socket,
+        *,
+        front: Socket,
+        back: Socket,
+        records: Socket,
+        stdin: Socket,
+        control: Socket,
+    ) -> None:
+        self._kernel_id = kernel_id
+        self._place = place
+        self._signer = signer
+        self._front = front
+        self._back = back
+        self._records = records
+        self._copies = {stdin: Kind.STDIN, control: Kind.CONTROL}
+        self._poller = zmq.Poller()
+        for one in (front, records, *self._copies):
+            self._poller.register(one, zmq.POLLIN)
+        self._audience = Audience(listening, self._poller)
+        self._chronicle: Chronicle | None = None
+        self._held: deque[Sequence[Part]] = deque()  # for subscribers that have no room
+        self._told_at = -_TELL_EVERY_S
+
+    def run(self, steering: Socket) -> None:
+        """Forward until there is a message on ``steering``."""
+        self._poller.register(steering, zmq.POLLIN)
+        try:
+            if self._chronicle is None:
+                self._chronicle = self._open_chronicle()
+            self._forward(steering, self._chronicle)
+        finally:
+            self._poller.unregister(steering)
+
+    def close(self) -> None:
+        """Close the journal and leave its readers; not while ``run`` runs."""
+        self._audience.close()
+        if self._chronicle is not None:
+            self._chronicle.close()
+
+    def _open_chronicle(self) -> Chronicle:
+        """Read back what a relay before this one has left; it may take a while."""
+        chronicle = Chronicle(
+            self._place.directory,
+            self._place.max_bytes,
+            self._signer,
+            keep_from=self._audience.keep_from,
+        )
+        for execution in chronicle.executions.going_on():
+            if execution.route:
+                answered = b"answered" if execution.replied else b""
+                self._records.send_multipart([execution.route, execution.header, answered])
+        return chronicle
+
+    def _forward(self, steering: Socket, chronicle: Chronicle) -> None:
+        ready: Mapping[object, int] = {}
+        while steering not in ready:
+            try:
+                ready = self._wait(chronicle)
+                self._turn(ready, chronicle)
+            except Exception:  # whatever it was, output must go on
+                log.exception("iopub of kernel %s stumbled", self._kernel_id)
+                ready = {steering: zmq.POLLIN} if steering.poll(_PAUSE_MS) else {}
+        steering.recv()
+
+    def _wait(self, chronicle: Chronicle) -> Mapping[object, int]:
+        paused = self._is_paused(chronicle)
+        self._poller.register(self._back, 0 if paused else zmq.POLLIN)
+        # The front is always said to have room; its file descriptor tells of changes.
+        self._poller.register(self._front.FD, zmq.POLLIN if self._held else 0)
+        save_in_s = chronicle.save_in_s()
+        timeout_ms = None if save_in_s is None else int(save_in_s * 1000) + 1
+        if self._held:
+            timeout_ms = _RETRY_MS
+        return dict(self._poller.poll(timeout_ms))
+
+    def _is_paused(self, chronicle: Chronicle) -> bool:
+        """Return whether somebody is so far behind that the kernel must wait."""
+        position = self._audience.keep_from()
+        behind_bytes = 0 if position is None else chronicle.journal.end - position
+        return (
+            bool(self._held)
+            or behind_bytes > self._place.max_bytes // 2
+            or self._audience.memory_is_full()
+        )
+
+    def _turn(self, ready: Mapping[object, int], chronicle: Chronicle) -> None:
+        if self._front in ready:
+            self._take_subscriptions()
+        if self._records in ready:
+            self._take_records(chronicle)
+        for copies, kind in self._copies.items():
+            if copies in ready:
+                self._take_copies(copies, kind, chronicle)
+        if self._back in ready:
+            self._take_output(chronicle)
+        self._commit(chronicle)
+        self._push()
+        self._audience.serve(ready, chronicle)
+        self._audience.pump(chronicle)
+        if chronicle.save_in_s() == 0:
+            chronicle.save()
+
+    def _take_subscriptions(self) -> None:
+        """Pass on who subscribes to what: the attendant welcomes them."""
+        with contextlib.suppress(zmq.Again):
+            while True:
+                change = self._front.recv(zmq.NOBLOCK)
+                if change[:1] in {_SUBSCRIBE, _UNSUBSCRIBE}:
+                    self._back.send(change)
+
+    def _take_output(self, chronicle: Chronicle) -> None:
+        size_bytes = 0
+        for _ in range(_BURST_MESSAGES):
+            try:
+                message = _receive(self._back)
+            except zmq.Again:
+                return
+            self._held.append(message)
+            size_bytes += self._publish(message, chronicle)
+            if size_bytes > _BURST_BYTES:
+                return
+
+    def _publish(self, message: Sequence[Part], chronicle: Chronicle) -> int:
+        """Add a message of the kernel to the journal; return its size in bytes."""
+        if DELIMITER not in message:
+            return 0  # no message of Jupyter's
+        frames = [_buffer(part) for part in message[message.index(DELIMITER) + 1 :]]
+        self._take(Kind.IOPUB, frames, chronicle)
+        return sum(map(len, frames))
+
+    def _take_records(self, chronicle: Chronicle) -> None:
+        """Take what the attendant saw on the shell channel."""
+        for _ in range(_BURST_MESSAGES):
+            try:
+                parts = self._records.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            if len(parts) > 1:
+                self._take(Kind(parts[0].bytes[0]), [p.buffer for p in parts[1:]], chronicle)
+            elif parts[0].bytes == KERNEL_GONE:
+                chronicle.kernel_gone()
+            else:
+                chronicle.kernel_came()
+
+    def _take_copies(self, copies: Socket, kind: Kind, chronicle: Chronicle) -> None:
+        """Take what the kernel sends to a client, from copies of both directions."""
+        wanted = "_request" if kind is Kind.STDIN else "_reply"
+        for _ in range(_BURST_MESSAGES):
+            try:
+                parts = copies.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            frames = [part.buffer for part in parts]
+            start = delimiter_after_route(frames)
+            if start and read_header(bytes(frames[start + 2])).msg_type.endswith(wanted):
+                self._take(kind, [frames[0], *frames[start + 1 :]], chronicle)
+
+    def _take(self, kind: Kind, frames: Sequence[Frame], chronicle: Chronicle) -> None:
+        try:
+            taken = chronicle.take(kind, frames)
+        except ValueError as error:
+            log.error("kernel %s: not in the journal: %s", self._kernel_id, error)
+            return
+        if taken is not None and kind is Kind.IOPUB:
+            self._audience.tell(chronicle.state, *taken)
+
+    def _commit(self, chronicle: Chronicle) -> None:
+        """Write what was taken; the readers who are here get what cannot be written."""
+        first_seq = chronicle.journal.written_seq + 1
+        unwritten = chronicle.commit()
+        if not unwritten:
+            return
+        self._audience.remember(unwritten, first_seq)
+        if time.monotonic() - self._told_at > _TELL_EVERY_S:
+            self._told_at = time.monotonic()
+            log.error("the journal of kernel %s: %s", self._kernel_id, chronicle.journal.trouble)
+            frames = chronicle.trouble_notice()
+            self._held.append([b"kernel.stream", DELIMITER, *frames])
+            self._take(Kind.IOPUB, frames, chronicle)
+            self._commit(chronicle)
+
+    def _push(self) -> None:
+        """Send to the subscribers as far as each of them has room."""
+        with contextlib.suppress(zmq.Again):
+            while self._held:
+                self._front.send_multipart(self._held[0], zmq.NOBLOCK)
+                self._held.popleft()
+
+
+def _receive(source: Socket) -> list[Part]:
+    """Return the next message; raises ``zmq.Again`` when there is none."""
+    parts: list[Part] = [source.recv(zmq.NOBLOCK)]
+    while source.RCVMORE:
+        parts.append(source.recv(copy=len(parts) < _COPIED_FRAMES))
+    return parts
+
+
+def _buffer(part: Part) -> Frame:
+    return part if isinstance(part, bytes) else part.buffer

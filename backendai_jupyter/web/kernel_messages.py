@@ -1,0 +1,95 @@
+"""A record of a kernel's journal as a message on a kernel websocket, in either of its protocols."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from jupyter_client.jsonutil import json_default
+from jupyter_client.session import Session
+from jupyter_server.services.kernels.connection.base import (
+    serialize_binary_message,
+    serialize_msg_to_ws_v1,
+)
+
+from backendai_jupyter.agent.relay.records import Frame, Kind, Record
+
+V1 = "v1.kernel.websocket.jupyter.org"
+
+_CHANNELS = {
+    Kind.IOPUB: "iopub",
+    Kind.SHELL: "shell",
+    Kind.STDIN: "stdin",
+    Kind.CONTROL: "control",
+}
+_HEADER, _CONTENT = 1, 4  # frames of a message, its signature being the first
+_SMALL_BYTES = 100
+
+
+class Translator:
+    """Turns the records that concern one client into what its websocket sends.
+
+    With ``instead_of_traceback`` that text is shown in place of what an error says.
+    """
+
+    def __init__(
+        self, session: Session, subprotocol: str | None, *, instead_of_traceback: str | None
+    ) -> None:
+        self._session = session
+        self._is_v1 = subprotocol == V1
+        self._instead = instead_of_traceback
+
+    def message(self, record: Record) -> bytes | str | None:
+        """Return the message; None where the record is for others.
+
+        Raises whatever jupyter_client does where the kernel's message is malformed.
+        """
+        channel = _CHANNELS.get(record.kind)
+        if channel is None:
+            return None
+        frames: list[Frame] = [*record.frames]
+        if record.kind is not Kind.IOPUB and frames.pop(0) != self._session.bsession:
+            return None
+        if self._is_v1:
+            if self._instead is not None:
+                frames = self._without_traceback(frames, self._instead)
+            v1: bytes = serialize_msg_to_ws_v1(frames[1:], channel)
+            return v1
+        return self._legacy(frames, channel)
+
+    def _without_traceback(self, frames: list[Frame], instead: str) -> list[Frame]:
+        if _has_traceback(self._session.unpack(bytes(frames[_HEADER]))):
+            content = self._session.unpack(bytes(frames[_CONTENT]))
+            frames[_CONTENT] = self._session.pack(_censored(content, instead))
+        return frames
+
+    def _legacy(self, frames: list[Frame], channel: str) -> bytes | str:
+        beginning = [bytes(frame) for frame in frames[: _CONTENT + 1]]
+        parts: list[Any] = [*beginning, *frames[_CONTENT + 1 :]]
+        message = self._session.deserialize(parts)
+        if self._instead is not None and _has_traceback(message["header"]):
+            message["content"] = _censored(message["content"], self._instead)
+        message["channel"] = channel
+        if message["buffers"]:
+            binary: bytes = serialize_binary_message(message)
+            return binary
+        return json.dumps(message, default=json_default)
+
+
+def ends_something(record: Record) -> bool:
+    """Return whether a client probably waits for this record: an idle status or a reply."""
+    if record.kind is not Kind.IOPUB:
+        return True
+    content = record.frames[_CONTENT]
+    return len(content) < _SMALL_BYTES and b'"idle"' in bytes(content)
+
+
+def _has_traceback(header: dict[str, Any]) -> bool:
+    return header["msg_type"] in {"error", "execute_reply"}
+
+
+def _censored(content: dict[str, Any], instead: str) -> dict[str, Any]:
+    if "traceback" not in content:
+        return content
+    error = {"ename": "ExecutionError", "evalue": "Execution error", "traceback": [instead]}
+    return content | error

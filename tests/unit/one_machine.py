@@ -1,0 +1,177 @@
+"""A manager and an agent as a server embeds them, over a real database and in-memory seams."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from pathlib import Path
+
+from backendai_jupyter.agent.agent import Agent
+from backendai_jupyter.agent.launch import Tools
+from backendai_jupyter.agent.node import Node
+from backendai_jupyter.cluster.memory import MemoryClusterStore, MemoryLiveStore
+from backendai_jupyter.cluster.seal import Sealer
+from backendai_jupyter.config import BackendAI
+from backendai_jupyter.domain.options import Options
+from backendai_jupyter.domain.records import SYSTEM, ComputeSession
+from backendai_jupyter.domain.resources import Slots
+from backendai_jupyter.domain.states import FINAL, Status
+from backendai_jupyter.manager.manager import Manager
+from backendai_jupyter.manager.sessions import Request
+from backendai_jupyter.manager.survivors import Survivor, survivors
+from backendai_jupyter.storage.hosts import VFolderHost
+from backendai_jupyter.store.engine import Database
+from backendai_jupyter.store.sessions import SessionStore
+from backendai_jupyter.supervisor import Supervisor
+from tests.fakes import RelayInMemory, RuntimeInMemory, answer_at_once
+from tests.helpers import eventually
+from tests.misbehaviour import ClockThatJumps
+from tests.unit.store.samples import counters
+
+PASS_S = 0.05
+WITHIN_S = 10.0
+CPUS = 4
+ONE_CPU = Slots({"cpu": 1, "mem": 1 << 30})
+
+Ask = Callable[..., Awaitable[object]]
+
+
+class OneMachine:
+    """What outlives a server: the database, containers, the relay, directories.
+
+    ``start`` is a server's start and ``kill`` its end by ``kill -9``, at whatever it waits for.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        url: str,
+        *,
+        runtime: RuntimeInMemory | None = None,
+        relay: RelayInMemory | None = None,
+        ask: Ask = answer_at_once,
+        cluster: type[MemoryClusterStore] = MemoryClusterStore,
+        live: type[MemoryLiveStore] = MemoryLiveStore,
+        restart_grace_s: float = 30.0,
+    ) -> None:
+        self.runtime = runtime or RuntimeInMemory()
+        self.relay = relay or RelayInMemory()
+        self.ask = ask
+        self.clock = ClockThatJumps()
+        self.node = Node(path / "run", path / "scratch", os.getuid(), os.getgid())
+        self.survived: list[Survivor] = []
+        self.manager: Manager
+        self.agent: Agent
+        self.database: Database
+        self._url = url
+        self._stores = cluster, live
+        self._grace_s = restart_grace_s
+        self._host = VFolderHost("local", path / "vfolders")
+        self._supervisor: Supervisor | None = None
+
+    async def start(self) -> None:
+        self._host.prepare()
+        self._supervisor = Supervisor()
+        self.database = await Database.open(self._url)
+        cluster, live = (store() for store in self._stores)
+        sealer = Sealer()
+        self.agent = self._make_agent(cluster, live, sealer)
+        self.manager = Manager(
+            "here",
+            database=self.database,
+            cluster=cluster,
+            live=live,
+            sealer=sealer,
+            supervisor=self._supervisor,
+            hosts={"local": self._host},
+            default_host="local",
+            kernel_ids=(os.getuid(), os.getgid()),
+            full_pass_s=PASS_S,
+            restart_grace_s=self._grace_s,
+            end_timeout_s=10.0,
+            start_limits=BackendAI().start_limits(),
+            now=self.clock,
+        )
+        await self.manager.prepare()
+        await self.agent.start()
+        await self.manager.start()
+        self.survived = await survivors(self.manager, timeout_s=5.0)
+
+    async def kill(self) -> None:
+        if self._supervisor is not None:
+            await self._supervisor.close()
+            await self.database.close()
+            self._supervisor = None
+
+    def _make_agent(
+        self, cluster: MemoryClusterStore, live: MemoryLiveStore, sealer: Sealer
+    ) -> Agent:
+        assert self._supervisor is not None
+        tools = Tools(
+            self.node,
+            {self.runtime.name: self.runtime},
+            self.relay,
+            self.ask,  # type: ignore[arg-type]
+            answer_timeout_s=60,
+            stop_grace_s=0,
+        )
+        return Agent(
+            "a",
+            capacity=Slots({"cpu": Decimal(CPUS), "mem": 64 << 30}),
+            cluster=cluster,
+            live=live,
+            sealer=sealer,
+            tools=tools,
+            supervisor=self._supervisor,
+            heartbeat_s=PASS_S,
+            hosts={"local": self._host},
+        )
+
+    async def ask_for(self, slots: Slots = ONE_CPU) -> ComputeSession:
+        request = Request(
+            kernelspec="backendai-python",
+            image="python",
+            argv=("python", "{connection_file}"),
+            defaults=Options(resources=slots),
+        )
+        return await self.manager.sessions.enqueue(request, self.manager.viewer)
+
+    async def started(self, slots: Slots = ONE_CPU) -> ComputeSession:
+        session = await self.ask_for(slots)
+        await self.until_running(session)
+        return session
+
+    async def until_running(self, session: ComputeSession, *, generation: int = 1) -> None:
+        waiting = self.manager.sessions.until_running(session.id, generation=generation)
+        async with asyncio.timeout(WITHIN_S):
+            await waiting
+
+    async def end(self, session: ComputeSession) -> None:
+        viewer = self.manager.viewer
+        await self.manager.sessions.terminate(session.id, viewer, reason="It is enough.")
+
+    async def until(self, session: ComputeSession, *statuses: Status) -> ComputeSession:
+        """Return the session once it has one of the statuses."""
+
+        async def found() -> ComputeSession | None:
+            now = await SessionStore(self.database).get(session.id, SYSTEM)
+            return now if now.status in statuses else None
+
+        reached = await eventually(found)
+        assert reached is not None
+        return reached
+
+    async def until_over(self, session: ComputeSession) -> ComputeSession:
+        return await self.until(session, *FINAL)
+
+    async def held(self) -> dict[str, tuple[int, int]]:
+        """Return (reserved, used) in thousandths for each slot of which something is held."""
+        found = await counters(self.database)
+        return {slot: amounts for slot, amounts in found.items() if amounts != (0, 0)}
+
+    async def has_nothing(self) -> bool:
+        """Whether no kernel has left anything."""
+        left = [*self.runtime.containers, *self.relay.channels, *self.node.kernels()]
+        return not left and not await self.held()
