@@ -12,6 +12,7 @@
   x LaunchFailed           a kernel could not start; ``step`` says where
   x RuntimeFailed          the container engine or sandbox refused or broke
   x RelayFailed            the relay process refused or broke
+    + RelayLost            it has died, and is being started again
   x Unavailable            a part of the system cannot be reached; retry later
     + TimedOut             it was reached and did not finish in time
 
@@ -89,6 +90,10 @@ class RuntimeFailed(BackendError):
 
 class RelayFailed(BackendError):
     code = "relay-failed"
+
+
+class RelayLost(RelayFailed):
+    code = "relay-lost"
 
 
 class Unavailable(BackendError):

@@ -75,16 +75,13 @@ class Loop:
             try:
                 await self._step()
                 self.failures = 0
-            except Exception as error:  # whatever it was, the loop must go on
+            except self._expected as error:
                 self.failures += 1
-                self._tell(error)
+                log.error("%s failed (%d in a row): %s", self.name, self.failures, error)
+            except Exception:  # whatever it was, the loop must go on
+                self.failures += 1
+                log.exception("%s failed (%d in a row)", self.name, self.failures)
             await self._pause()
-
-    def _tell(self, error: Exception) -> None:
-        if isinstance(error, self._expected):
-            log.error("%s failed (%d in a row): %s", self.name, self.failures, error)
-        else:
-            log.error("%s failed (%d in a row)", self.name, self.failures, exc_info=error)
 
     async def _pause(self) -> None:
         if self.failures:

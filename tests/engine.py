@@ -96,6 +96,10 @@ class PrivateEngine:
         assert self._process is not None
         self._process.wait()
         (self.state / "ready.sock").unlink()
+        # Its containerd ends as well; the new engine would take even its zombie for a living one.
+        containerd = self.state / "exec" / "containerd" / "containerd.pid"
+        _wait_for_end(containerd, self.state, signal.SIGKILL)
+        containerd.unlink()
         self._launch()
 
     def _launch(self) -> None:
@@ -113,8 +117,9 @@ class PrivateEngine:
             )
             self.pid = self._process.pid
             if not ready.wait(self._process):
+                said = self._log_path.read_text()[-4000:]
                 self.stop()
-                raise RuntimeError(f"dockerd did not start:\n{self._log_path.read_text()[-4000:]}")
+                raise RuntimeError(f"dockerd did not start:\n{said}")
 
     def stop(self) -> None:
         """End the engine with all its containers; what is cached stays."""
@@ -309,11 +314,16 @@ def _clear_up_after_killed_runs() -> None:
 
 def _end_engine(state: Path) -> None:
     """Wait until the engine with this state, which may still hold cached data, has ended."""
+    _wait_for_end(state / "docker.pid", state, signal.SIGTERM)
+
+
+def _wait_for_end(pid_file: Path, state: Path, signum: int) -> None:
+    """End a process of the engine with this state and wait until it is gone."""
     with contextlib.suppress(OSError, ValueError):
-        pid = int((state / "docker.pid").read_text())
+        pid = int(pid_file.read_text())
         if str(state).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
             descriptor = os.pidfd_open(pid)
-            signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+            signal.pidfd_send_signal(descriptor, signum)
             select.select([descriptor], [], [], STOP_WITHIN_S)
             os.close(descriptor)
 

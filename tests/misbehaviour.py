@@ -1,4 +1,4 @@
-"""Seams that misbehave as real ones have done, each with a name; see docs/explanation/failures.md."""
+"""Seams that misbehave as real ones have done, each with a name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ClusterStoreWhoseWatchesAreSilent(MemoryClusterStore):
     async def watch(
         self, prefix: str, *, after: int
     ) -> AsyncIterator[AsyncIterator[Sequence[Change]]]:
-        yield _silence()
+        yield _no_changes()
 
 
 class LiveStoreThatLosesEveryHint(MemoryLiveStore):
@@ -133,6 +133,11 @@ class ClockThatJumps:
 
 
 _OTHER = Endpoint("127.0.0.1", 1, 2, 3, 4, 5, "public", "secret", "socket")
+
+
+async def _no_changes() -> AsyncIterator[Sequence[Change]]:
+    async for _ in _silence():
+        yield ()
 
 
 async def _silence() -> AsyncIterator[str]:

@@ -178,7 +178,11 @@ def remains(settings: Settings) -> Found:
         return Found(
             State.WARN, message, "The next start clears them away: jupyter backendai agent ls"
         )
-    return Found(State.OK, f"none; {len(locks)} at work" if locks else "none")
+    server = settings.data_dir / "server" / "lock"
+    if server.exists() and _is_free(server):
+        return Found(State.OK, "none; kernels of a server that was stopped wait for the next one")
+    at_work = len(locks) + server.exists()
+    return Found(State.OK, f"none; {at_work} at work" if at_work else "none")
 
 
 @contextmanager

@@ -233,7 +233,7 @@ def _write_facts(path: Path, facts: Facts) -> None:
 
 
 def _make_roots(facts: Facts) -> None:
-    """Make the directories for sockets and for kernels' homes; of the former a reboot may be rid."""
+    """Make the directories for sockets and for kernels' homes; a reboot may remove the former."""
     _make_shared(Path(facts.run_root).parent)
     Path(facts.run_root).mkdir(mode=0o711, exist_ok=True)
     Path(facts.scratch_root).mkdir(mode=0o711, parents=True, exist_ok=True)

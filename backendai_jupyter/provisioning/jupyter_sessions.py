@@ -31,7 +31,9 @@ def _set_aside_if_damaged(path: Path) -> None:
         return
     try:
         with closing(sqlite3.connect(path)) as database:
-            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
     except sqlite3.OperationalError as error:
         log.warning("%s cannot be read now: %s", path, error)
     except sqlite3.DatabaseError as error:

@@ -77,6 +77,12 @@ class BackendAIKernelManager(ServerKernelManager):
             self.ready.set_exception(Unavailable("It is not started again: its server stops."))
             self.ready.exception()  # so that nobody complains that it was never asked for
 
+    def keep(self) -> None:
+        """Be as before a shutdown that could not be carried out, so that it can be asked again."""
+        self.shutting_down = False
+        self._ready = asyncio.get_running_loop().create_future()
+        self._ready.set_result(None)
+
     def leave(self) -> None:
         """Forget the kernel, which goes on; its connection file stays."""
         self.stop_restarter()
@@ -152,6 +158,28 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):
         await self._finish_kernel_start(kernel_id)  # type: ignore[no-untyped-call] # its base
         manager.execution_state = state
         self.initialize_culler()  # type: ignore[no-untyped-call] # its base
+
+    async def _async_shutdown_kernel(
+        self, kernel_id: str, now: bool | None = False, restart: bool | None = False
+    ) -> None:
+        """Shut a kernel down; where that cannot be written down now, it is still there after.
+
+        jupyter_client would forget it at the next attempt, and our session would go on.
+        """
+        try:
+            await super()._async_shutdown_kernel(  # type: ignore[no-untyped-call] # its base
+                kernel_id, now=now, restart=restart
+            )
+        except BackendError:
+            self._pending_kernels.pop(kernel_id, None)
+            manager: Any = self._kernels.get(kernel_id)
+            if manager is not None:
+                manager.keep()
+                KERNEL_CURRENTLY_RUNNING_TOTAL.labels(type=manager.kernel_name).inc()
+                self.start_watching_activity(kernel_id)
+            raise
+
+    shutdown_kernel = _async_shutdown_kernel  # type: ignore[assignment] # as the class above does
 
     async def _async_shutdown_all(self, now: bool = False) -> None:
         """Give up the starts under way, then shut down the kernels that do not outlive the server.

@@ -26,11 +26,10 @@ class ChannelsHandler(KernelWebsocketHandler):
         if journal_socket_of(self.kernel_manager, self.kernel_id)() is not None:
             return JournaledConnection
         chosen = super().kernel_websocket_connection_class
-        if issubclass(chosen, ZMQChannelsWebsocketConnection) and not self._are_limits_wanted(
-            chosen
-        ):
-            return partial(chosen, limit_rate=False)
-        return chosen
+        has_limits = issubclass(chosen, ZMQChannelsWebsocketConnection)
+        if not has_limits or limits_are_wanted(chosen, Config(self.config)):
+            return chosen
+        return partial(chosen, limit_rate=False)
 
     @property
     def max_message_size(self) -> int:

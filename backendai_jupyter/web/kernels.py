@@ -13,7 +13,11 @@ from http import HTTPStatus
 from typing import Any
 
 from jupyter_server.auth.decorator import authorized
-from jupyter_server.services.kernels.handlers import MainKernelHandler
+from jupyter_server.services.kernels.handlers import (
+    KernelActionHandler,
+    KernelHandler,
+    MainKernelHandler,
+)
 from jupyter_server.services.sessions.handlers import SessionHandler, SessionRootHandler
 from jupyter_server.utils import ensure_async
 from tornado import web
@@ -53,6 +57,14 @@ class KernelsHandler(EndsWithItsClient, MainKernelHandler):
         body = self.get_json_body() or {}
         REQUESTED.set(Requested(options=_options(body)))
         await self.start(ensure_async(super().post()))
+
+
+class OneKernelHandler(DomainErrors, KernelHandler):
+    """Jupyter's, with our answer where a kernel cannot be ended now."""
+
+
+class OneKernelActionHandler(DomainErrors, KernelActionHandler):
+    """Jupyter's, with our answer where a kernel cannot be interrupted or restarted now."""
 
 
 class JupyterSessionsHandler(EndsWithItsClient, SessionRootHandler):
@@ -108,8 +120,12 @@ def _options(body: dict[str, object]) -> Options | None:
     return None if raw is None else Options.parse(raw)
 
 
+_KERNEL_ID = r"(?P<kernel_id>\w+-\w+-\w+-\w+-\w+)"
+
 routes = [
     (r"/api/kernels", KernelsHandler),
+    (rf"/api/kernels/{_KERNEL_ID}", OneKernelHandler),
+    (rf"/api/kernels/{_KERNEL_ID}/(?P<action>restart|interrupt)", OneKernelActionHandler),
     (r"/api/sessions", JupyterSessionsHandler),
     (r"/api/sessions/(?P<session_id>\w+-\w+-\w+-\w+-\w+)", JupyterSessionHandler),
 ]

@@ -1,9 +1,9 @@
 """A server without Jupyter: the backend that it embeds, told what to do by lines of JSON.
 
-Usage: ``python -m tests.acceptance.crash_driver CONFIG``, a JSON object of settings.  It begins
-as a Jupyter Server does, with the kernels of the one before it, and starts, restarts and ends
-kernels as its provisioner does.  Each line on stdin is ``{"id", "op", ...}`` and has one line
-on stdout for an answer, with the same id.
+Usage: ``python -m tests.acceptance.crash_driver CONFIG serve|batch``, a JSON object of settings.
+It begins as a Jupyter Server does, with the kernels of the one before it, or as a batch run,
+and starts, restarts and ends kernels as its provisioner does.  Each line on stdin is
+``{"id", "op", ...}`` and has one line on stdout for an answer, with the same id.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ def main() -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
-    driver = Driver(Backend(Config(json.loads(sys.argv[1])), serving=True))
+    serving = sys.argv[2] == "serve"
+    driver = Driver(Backend(Config(json.loads(sys.argv[1])), serving=serving))
     asyncio.run(driver.run())
 
 

@@ -121,7 +121,9 @@ def _endless(chance: random.Random, runtime: str, without: Sequence[str]) -> Ite
         every = [(o, p, blows, blow) for o, p, blows in passed for blow in blows]
         chance.shuffle(every)
         for operation, point, possible, first in every:
-            chosen = [first, *([chance.choice(possible)] * (chance.random() < SECOND_VICTIM))]
+            chosen = [first]
+            if chance.random() < SECOND_VICTIM:
+                chosen.append(chance.choice([blow for blow in possible if blow[0] != first[0]]))
             blows = [Blow(v, a, chance.uniform(SHORTEST_S, LONGEST_S)) for v, a in chosen]
             killed_again = chance.random() < KILLED_AGAIN and "recovery" not in without
             again = chance.choice(POINTS["recovery"]) if killed_again else ""

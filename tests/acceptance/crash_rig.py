@@ -19,6 +19,7 @@ from backendai_jupyter.agent.runtime import keeper
 from backendai_jupyter.domain.wire import Connection
 from backendai_jupyter.errors import BackendError
 from backendai_jupyter.supervisor import Supervisor
+from tests.acceptance import crash_driver
 from tests.acceptance.channels import OURS, Channels
 from tests.acceptance.crash_remains import kernel_ids
 from tests.helpers import eventually
@@ -84,10 +85,11 @@ class Server(Protocol):
 
 
 class Driver:
-    """The smallest server (crash_driver.py), as a process."""
+    """The smallest server, or batch run (crash_driver.py), as a process."""
 
-    def __init__(self, root: Path, points: Path, agent: dict[str, Any]) -> None:
+    def __init__(self, root: Path, points: Path, agent: dict[str, Any], how: str = "serve") -> None:
         self.root = root
+        self._how = how
         self.pid = 0
         self._log = root / "driver.log"
         self._env = {**os.environ, **private_directories(root), "BACKENDAI_POINTS": str(points)}
@@ -102,7 +104,7 @@ class Driver:
         return self._log.read_text(errors="replace")
 
     async def begin(self) -> None:
-        command = (sys.executable, "-m", "tests.acceptance.crash_driver", self._settings)
+        command = (sys.executable, "-m", crash_driver.__name__, self._settings, self._how)
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *command,
@@ -141,9 +143,11 @@ class Driver:
             return await client.do(run, code)
 
     async def gone(self) -> int:
+        # Not its wait(), which may wait for ever for a pipe that closed before.
+        await eventually(lambda: not self.lives, within_s=STOP_WITHIN_S)
         assert self._process is not None
-        async with asyncio.timeout(STOP_WITHIN_S):
-            return await self._process.wait()
+        assert self._process.returncode is not None
+        return self._process.returncode
 
     async def stop(self) -> int:
         with contextlib.suppress(ServerGone):
@@ -173,7 +177,7 @@ class Driver:
             said = json.loads(line)
             if not (answer := self._waiting[said["id"]]).done():
                 answer.set_result(said)
-        await process.wait()
+        await eventually(lambda: process.returncode is not None, within_s=STOP_WITHIN_S)
         for answer in self._waiting.values():
             if not answer.done():
                 answer.set_exception(ServerGone())

@@ -7,8 +7,9 @@ tell the truth.  Which step and which process a fixed seed decides.
 
 ``BACKENDAI_CRASHES`` is how many are tried with kernels in sandboxes and the smallest server (of
 some hundreds of combinations; 300 take 20 minutes), ``BACKENDAI_CRASHES_JUPYTER`` with a whole
-Jupyter Server, ``BACKENDAI_CRASHES_DOCKER`` with containers; ``BACKENDAI_CRASH_SEED`` makes it
-others.  At the end a table shows what users saw.
+Jupyter Server, ``BACKENDAI_CRASHES_DOCKER`` with containers and ``BACKENDAI_CRASHES_BATCH`` with
+kernels of a batch run, which end with it; ``BACKENDAI_CRASH_SEED`` makes it others.  At the end
+a table shows what users saw.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from tests.engine import PrivateEngine
 COUNT = int(os.environ.get("BACKENDAI_CRASHES", "20"))
 WITH_JUPYTER = int(os.environ.get("BACKENDAI_CRASHES_JUPYTER", "3"))
 WITH_DOCKER = int(os.environ.get("BACKENDAI_CRASHES_DOCKER", "3"))
+OF_BATCH_RUNS = int(os.environ.get("BACKENDAI_CRASHES_BATCH", "4"))
 SEED = int(os.environ.get("BACKENDAI_CRASH_SEED", "20261125"))
 
 Table = dict[tuple[str, str], Counter[str]]
@@ -74,11 +76,25 @@ async def test_nothing_is_left_or_stuck_in_an_engine(
     await play(plan, server, table, engine)
 
 
+@pytest.mark.parametrize("plan", plans(OF_BATCH_RUNS, SEED, without=["recovery", "stop"]), ids=str)
+async def test_nothing_is_left_of_a_batch_run(
+    plan: Plan, short_tmp_path: Path, table: Table
+) -> None:
+    agent = {"runtime": "process"}
+    server = Driver(short_tmp_path, short_tmp_path / "points", agent, "batch")
+    await play(plan, server, table, is_batch_run=True)
+
+
 async def play(
-    plan: Plan, server: Server, table: Table, engine: PrivateEngine | None = None
+    plan: Plan,
+    server: Server,
+    table: Table,
+    engine: PrivateEngine | None = None,
+    *,
+    is_batch_run: bool = False,
 ) -> None:
     async with Points.listen(server.root / "points") as points:
-        interleaving = Interleaving(plan, server, points, engine)
+        interleaving = Interleaving(plan, server, points, engine, is_batch_run=is_batch_run)
         try:
             outcome = await interleaving.play()
             left = await interleaving.end()

@@ -63,6 +63,7 @@ async def test_a_kernel_goes_on_with_its_variables(
 async def test_a_kernel_that_died_meanwhile_is_said_so_and_started_again(
     config: str, short_tmp_path: Path
 ) -> None:
+    """F25: what ended while no server ran is noticed by the next one."""
     async with RunningServer(short_tmp_path, config=config, kernels_outlive=True) as server:
         kernel_id = await started(server)
         async with Channels.open(server, kernel_id) as channels:
@@ -103,6 +104,7 @@ def lives(kernel_id: str) -> bool:
 async def test_a_start_under_way_ends_with_its_server_and_holds_nothing(
     short_tmp_path: Path,
 ) -> None:
+    """F2, F13: nobody waits for it any more."""
     async with RunningServer(short_tmp_path, config=PROCESS, kernels_outlive=True) as server:
         body = {"name": OURS, "backendai": {"resources": {"cpu": 16}}}
         first = await started(server, backendai=body["backendai"])

@@ -20,6 +20,8 @@ from tests.acceptance.links import LinkThatVanishes
 from tests.helpers import eventually
 from tests.server import RunningServer
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 PROCESS = "c.BackendAIAgent.runtime = 'process'\n"
 LINES = 800
 PRINT_LINES = f"""
@@ -38,13 +40,13 @@ async def server() -> AsyncIterator[RunningServer]:
     shutil.rmtree(root, ignore_errors=True)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def clients(server: RunningServer) -> AsyncIterator[Clients]:
     async with Clients.of_new_kernel(server) as opened:
         yield opened
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def link(server: RunningServer) -> AsyncIterator[LinkThatVanishes]:
     async with LinkThatVanishes.to(server.url) as running:
         yield running

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
 import pytest
+import pytest_asyncio
 
 from tests.acceptance.kernel_client import V1, Clients, KernelClient, printed, relay_of
 from tests.helpers import eventually
 from tests.server import RunningServer
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PROCESS = "c.BackendAIAgent.runtime = 'process'\n"
 MB = 1_000_000
@@ -32,13 +37,15 @@ get_ipython().kernel.comm_manager.register_target("echo", target)
 """
 
 
-@pytest.fixture
-async def server(short_tmp_path: Path) -> AsyncIterator[RunningServer]:
-    async with RunningServer(short_tmp_path, config=PROCESS) as running:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server() -> AsyncIterator[RunningServer]:
+    root = Path(tempfile.mkdtemp(prefix="bj-"))
+    async with RunningServer(root, config=PROCESS) as running:
         yield running
+    shutil.rmtree(root, ignore_errors=True)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def clients(server: RunningServer) -> AsyncIterator[Clients]:
     async with Clients.of_new_kernel(server) as opened:
         yield opened

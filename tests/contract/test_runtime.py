@@ -135,6 +135,7 @@ async def test_images_carry_the_name_of_their_runtime(bench: Bench) -> None:
 
 
 async def test_starting_a_generation_twice_gives_one_container(bench: Bench) -> None:
+    """F27: making what is there is no error, however often it is tried."""
     spec = bench.spec(FOREVER)
     first = await bench.runtime.start(spec)
     again = await bench.runtime.start(spec)

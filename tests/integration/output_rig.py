@@ -91,7 +91,7 @@ class ReaderAtWill:
                 yield message
 
     def text(self, msg_id: str, length: int = 0) -> str:
-        """Return all text that a cell writes; what others write into its pipe may follow its end."""
+        """Return all text of a cell; what came through a pipe may follow its end."""
         return "".join(map(text_of, self.output(msg_id, length)))
 
     def run(self, code: str) -> str:

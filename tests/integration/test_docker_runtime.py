@@ -80,6 +80,7 @@ async def unreliable(
 async def test_an_exit_while_the_connection_was_broken_is_hinted_later(
     engine: PrivateEngine, unreliable: EngineThatHangsUp, short_tmp_path: Path
 ) -> None:
+    """F23: events that were missed while the engine was away are made up for."""
     async with new_rig(engine, short_tmp_path, url=unreliable.url) as rig:
         exits = rig.runtime.exits()
         early, late = rig.spec(""), rig.spec("input()")

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -40,6 +36,7 @@ from tests.integration.relay_rig import (
     run,
     stock_client,
 )
+from tests.small_disk import NEEDS_ROOT, SmallDisk
 
 MIB = 1 << 20
 LINE_BYTES = 65_536
@@ -61,38 +58,6 @@ def relay_rss(kernel: Rig) -> int:
 def notices(entries: list[Entry]) -> list[Entry]:
     """Return what the relay itself says; kernels say something to stderr when they start."""
     return [entry for entry in entries if entry.text.startswith("[")]
-
-
-class SmallDisk:
-    """A file system of one megabyte, on which nothing else writes."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._ballast = path / "ballast"
-
-    def fill(self) -> None:
-        """Leave no room at all."""
-        with self._ballast.open("wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(bytes(4096))
-            except OSError:
-                return
-
-    def free(self) -> None:
-        self._ballast.unlink()
-
-
-@contextmanager
-def small_disk(path: Path) -> Iterator[SmallDisk]:
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small disk")
-    path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(path)], check=True)
-    try:
-        yield SmallDisk(path)
-    finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 async def test_a_reader_that_stops_reading_holds_the_kernel_up_and_loses_nothing(
@@ -244,9 +209,10 @@ async def test_damage_in_the_middle_of_a_journal_costs_what_was_damaged(
     assert text_of(entries).split() == [str(i) for i in range(20) if i != 10] + ["next"]
 
 
+@NEEDS_ROOT
 async def test_a_disk_that_is_too_small_keeps_the_latest(short_tmp_path: Path) -> None:
     lines = 8 * MIB // LINE_BYTES
-    with small_disk(short_tmp_path / "disk") as disk:
+    with SmallDisk.mounted_at(short_tmp_path / "disk", size_mb=1) as disk:
         async with rig(short_tmp_path, started=False, journal=disk.path / "j") as kernel:
             await kernel.start(KEEP_ALL)
             async with stock_client(kernel.connection) as client, attached(kernel, "me") as reader:
@@ -258,11 +224,12 @@ async def test_a_disk_that_is_too_small_keeps_the_latest(short_tmp_path: Path) -
     assert len(notices(entries)) <= 1  # that the disk is full, if it was ahead of the reader
 
 
+@NEEDS_ROOT
 async def test_readers_get_everything_while_the_disk_is_full_and_are_told_once(
     short_tmp_path: Path,
 ) -> None:
     lines = 8 * MIB // LINE_BYTES
-    with small_disk(short_tmp_path / "disk") as disk:
+    with SmallDisk.mounted_at(short_tmp_path / "disk", size_mb=1) as disk:
         async with rig(short_tmp_path, started=False, journal=disk.path / "j") as kernel:
             await kernel.start(KEEP_ALL)
             async with stock_client(kernel.connection) as client, attached(kernel, "me") as reader:
@@ -270,7 +237,7 @@ async def test_readers_get_everything_while_the_disk_is_full_and_are_told_once(
                 msg_id = await ask(client, flood(lines))
                 entries = await reader.until(idle_of(msg_id))
                 assert await client.do(numbers_until_idle) == list(range(lines))
-                disk.free()
+                disk.make_room()
                 await client.do(run, "print('room again')")
                 async with attached(kernel, "late", 0) as late:
                     later = await late.until(has_text("room again"))

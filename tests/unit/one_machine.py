@@ -66,7 +66,7 @@ class OneMachine:
         self.agent: Agent
         self.database: Database
         self._url = url
-        self._stores = cluster, live
+        self._cluster, self._live = cluster, live
         self._grace_s = restart_grace_s
         self._host = VFolderHost("local", path / "vfolders")
         self._supervisor: Supervisor | None = None
@@ -75,8 +75,7 @@ class OneMachine:
         self._host.prepare()
         self._supervisor = Supervisor()
         self.database = await Database.open(self._url)
-        cluster, live = (store() for store in self._stores)
-        sealer = Sealer()
+        cluster, live, sealer = self._cluster(), self._live(), Sealer()
         self.agent = self._make_agent(cluster, live, sealer)
         self.manager = Manager(
             "here",

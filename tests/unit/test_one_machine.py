@@ -1,4 +1,4 @@
-"""Failures of systems like this one that one machine can have; docs/explanation/failures.md lists all."""
+"""Failures that systems like this one have had (see docs/explanation/failures.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work that must not be left half done goes on when whoever waits for it is cancelled."""
+"""What a loop says of its failures, and that it goes on."""
 
 from __future__ import annotations
 
@@ -6,38 +6,41 @@ import asyncio
 
 import pytest
 
-from backendai_jupyter.errors import NotFound
-from backendai_jupyter.supervisor import uninterrupted
+from backendai_jupyter.supervisor import Loop, Supervisor
+from tests.helpers import eventually
 
 
-async def test_a_caller_that_is_cancelled_learns_it_when_the_work_is_done() -> None:
-    gate, done = asyncio.Event(), asyncio.Event()
+class Flaky:
+    """Raises ``error`` at the first two steps."""
 
-    async def work() -> None:
-        await gate.wait()
-        done.set()
+    def __init__(self, error: Exception) -> None:
+        self.steps = 0
+        self._error = error
 
-    async def call() -> None:
-        began.set()
-        await uninterrupted(work())
-
-    began = asyncio.Event()
-    caller = asyncio.create_task(call())
-    await began.wait()
-    caller.cancel()
-    gate.set()
-    with pytest.raises(asyncio.CancelledError):
-        await caller
-    assert done.is_set()
+    async def __call__(self) -> None:
+        self.steps += 1
+        if self.steps <= 2:
+            raise self._error
 
 
-async def test_else_it_is_an_ordinary_call() -> None:
-    async def work() -> int:
-        return 7
-
-    async def failing() -> int:
-        raise NotFound("There is no such thing.")
-
-    assert await uninterrupted(work()) == 7
-    with pytest.raises(NotFound):
-        await uninterrupted(failing())
+@pytest.mark.parametrize(
+    ("error", "with_traceback"),
+    [
+        pytest.param(ConnectionError("it is away"), False, id="expected"),
+        pytest.param(KeyError("a defect"), True, id="a defect"),
+    ],
+)
+async def test_a_loop_goes_on_and_shows_a_traceback_only_of_defects(
+    error: Exception, with_traceback: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    step, supervisor = Flaky(error), Supervisor()
+    supervisor.loop(Loop("flaky", step, period_s=0.01, expected=(OSError,)))
+    await eventually(lambda: step.steps > 4)
+    await supervisor.close()
+    said = [record for record in caplog.records if "flaky failed" in record.getMessage()]
+    assert ["(1 in a row)" in said[0].getMessage(), "(2 in a row)" in said[1].getMessage()] == [
+        True,
+        True,
+    ]
+    assert [record.exc_info is not None for record in said] == [with_traceback] * 2
+    assert asyncio.all_tasks() == {asyncio.current_task()}

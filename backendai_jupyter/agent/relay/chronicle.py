@@ -82,7 +82,10 @@ class Chronicle:
         """What the kernel is at, whatever other questions it answers meanwhile."""
         if self.state == STARTING:
             return STARTING
-        return "busy" if any(not e.idle for e in self.executions.going_on()) else "idle"
+        at_work = [e for e in self.executions.going_on() if not e.idle]
+        # Of one whose request nobody saw the end may have been missed, too.
+        is_busy = any(e.route for e in at_work) or (at_work and self.state == "busy")
+        return "busy" if is_busy else "idle"
 
     def take(self, kind: Kind, frames: Sequence[Frame]) -> tuple[str, str | None] | None:
         """Add a message that is written by the next ``commit``; return its type and parent's.

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import itertools
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -17,15 +18,18 @@ from typing import Any
 from backendai_jupyter.agent.relay.layout import MAX_SOCKET_PATH_BYTES, listens
 from backendai_jupyter.agent.relay.process import MAX_LINE_BYTES, PROTOCOL
 from backendai_jupyter.domain.wire import Connection
-from backendai_jupyter.errors import RelayFailed
+from backendai_jupyter.errors import RelayFailed, RelayLost
 from backendai_jupyter.supervisor import Supervisor
 
 _START_TIMEOUT_S = 20.0
 _REQUEST_TIMEOUT_S = 20.0
+_ATTEMPTS = 3
 # By default malloc asks the system for each message of a megabyte and gives it back at once,
 # which costs more than encrypting it: 2.0 s of processor time for each GB instead of 0.9 s.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
 _LOST = "The relay process has ended; the channels of this node's kernels are cut."
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,27 +88,40 @@ class RelayClient:
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._writer: asyncio.StreamWriter | None = None
+        self._owned = asyncio.Event()
         self._closing = False
         self._gone = asyncio.Event()
         self._supervisor = Supervisor()
 
     async def open(self) -> None:
-        """Connect to the relay; start it first if there is none, or none any more."""
+        """Connect to the relay; start it first if there is none, or none any more.
+
+        One of another version makes room: its kernels' channels are opened again as they were.
+        """
+        for _ in range(_ATTEMPTS):  # it may be about to end just when we come
+            reader, self._writer = await self._connect()
+            self._gone.clear()
+            self._supervisor.task("relay replies", self._read_replies(reader, self._writer))
+            try:
+                answer = await self._ask("own")
+                self.pid = answer["pid"]
+                if answer["protocol"] == PROTOCOL:
+                    self._owned.set()
+                    return
+                await self._ask("stop")
+            except RelayFailed as error:
+                log.info("the relay is not taken over: %s", error)
+            await self._until_gone()
+        raise RelayFailed(
+            f"No relay that serves us could be started; {self._control}.log says why."
+        )
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         await asyncio.to_thread(_ensure_running, self._control, self._orphan_command)
         try:
-            reader, writer = await asyncio.open_unix_connection(self._control, limit=MAX_LINE_BYTES)
+            return await asyncio.open_unix_connection(self._control, limit=MAX_LINE_BYTES)
         except OSError as error:
             raise RelayFailed(f"The relay does not accept connections: {error}.") from error
-        self._writer = writer
-        self._gone.clear()
-        self._supervisor.task("relay replies", self._read_replies(reader, writer))
-        answer = await self._ask("own")
-        self.pid = answer["pid"]
-        if answer["protocol"] != PROTOCOL:
-            raise RelayFailed(
-                f"The relay that runs here (process {self.pid}) is of another version; "
-                "end this node's kernels, then stop it."
-            )
 
     async def open_kernel(
         self,
@@ -123,16 +140,20 @@ class RelayClient:
         publishes is kept in the directory ``journal``, at most ``journal_bytes`` of it.
         With the ``endpoint`` of a relay that has died clients find the channels again.
         """
-        answer = await self._ask(
-            "open",
-            kernel_id=kernel_id,
-            ipc_prefix=ipc_prefix,
-            key=key,
-            bind=self._bind if endpoint is None else endpoint.ip,
-            journal=str(journal),
-            journal_bytes=journal_bytes,
-            endpoint=None if endpoint is None else asdict(endpoint),
-        )
+        request = {
+            "kernel_id": kernel_id,
+            "ipc_prefix": ipc_prefix,
+            "key": key,
+            "bind": self._bind if endpoint is None else endpoint.ip,
+            "journal": str(journal),
+            "journal_bytes": journal_bytes,
+            "endpoint": None if endpoint is None else asdict(endpoint),
+        }
+        try:
+            answer = await self._ask("open", **request)
+        except RelayLost:
+            await self._until_owned()
+            answer = await self._ask("open", **request)
         return Endpoint(**{name: answer[name] for name in Endpoint.__slots__})
 
     async def close_kernel(self, kernel_id: str) -> None:
@@ -168,7 +189,7 @@ class RelayClient:
 
     async def _ask(self, op: str, **arguments: Any) -> dict[str, Any]:
         if self._writer is None or self._writer.is_closing():
-            raise RelayFailed(_LOST)
+            raise RelayLost(_LOST)
         request_id = next(self._ids)
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._waiting[request_id] = future
@@ -205,9 +226,19 @@ class RelayClient:
         self._gone.set()
         for future in self._waiting.values():
             if not future.done():
-                future.set_exception(RelayFailed(_LOST))
-        if self._on_lost is not None and not self._closing:
+                future.set_exception(RelayLost(_LOST))
+        owned = self._owned.is_set()
+        self._owned.clear()
+        if self._on_lost is not None and owned and not self._closing:
             self._on_lost()
+
+    async def _until_owned(self) -> None:
+        """Wait until ``open`` has started another relay; raises ``RelayLost`` if it does not."""
+        try:
+            async with asyncio.timeout(_REQUEST_TIMEOUT_S):
+                await self._owned.wait()
+        except TimeoutError as error:
+            raise RelayLost(_LOST) from error
 
     async def _until_gone(self) -> None:
         try:

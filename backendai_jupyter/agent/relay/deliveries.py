@@ -63,7 +63,7 @@ class Deliveries:
 
     def ended(self, execution: Execution) -> None:
         """Take note of an execution that has just ended."""
-        if execution.owner in self._sessions and not self._is_delivered(execution):
+        if self._matters(execution) and not self._is_delivered(execution):
             self._undelivered[execution.msg_id] = execution
 
     def attach(self, name: str, after: int | None, head: int) -> Beginning:
@@ -101,9 +101,13 @@ class Deliveries:
 
     def _beginning(self, head: int) -> int:
         """Return what to start after so that nothing undelivered is missed."""
-        going_on = [e for e in self._executions.going_on() if e.owner in self._sessions]
+        going_on = [e for e in self._executions.going_on() if self._matters(e)]
         waiting = [*going_on, *self._undelivered.values()]
         return min((execution.first_seq - 1 for execution in waiting), default=head)
+
+    def _matters(self, execution: Execution) -> bool:
+        """Return whether somebody who reads the journal has asked for it."""
+        return bool(execution.route) and execution.owner in self._sessions
 
     def _inherit(self, name: str) -> None:
         for other, session in self._sessions.items():

@@ -57,7 +57,7 @@ def journal_socket(control: Path, kernel_id: str) -> Path:
 
     Raises ``RelayFailed`` when no socket can have this path.
     """
-    path = control.with_name(f"j-{kernel_id.replace('-', '')[:16]}")
+    path = control.with_name(f"{control.name}-{kernel_id.replace('-', '')[:16]}")
     if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
         raise RelayFailed(
             f"{path} has more than {MAX_SOCKET_PATH_BYTES} bytes, too many for a socket; "

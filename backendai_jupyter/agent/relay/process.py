@@ -35,7 +35,11 @@ Request = dict[str, Any]
 
 
 class RelayProcess:
-    """Serves until ``stop``, or until its owner is lost when ``keep_orphans`` is off."""
+    """Serves until ``stop``.
+
+    Without ``keep_orphans`` it ends when its owner is lost, or has not come within
+    ``owner_deadline_s``; with it, when it has had neither owner nor kernels for that long.
+    """
 
     def __init__(
         self,
@@ -71,7 +75,9 @@ class RelayProcess:
             )
         finally:
             os.umask(former_umask)
-        if not self._keep_orphans:
+        if self._keep_orphans:
+            self._supervisor.task("idle", self._end_when_useless())
+        else:
             asyncio.get_running_loop().call_later(self._owner_deadline_s, self._check_owned)
         ready()
         await self._ended.wait()
@@ -106,6 +112,14 @@ class RelayProcess:
         answer = await self._answer(line, writer)
         if not writer.is_closing():
             writer.write(json.dumps(answer).encode() + b"\n")
+
+    async def _end_when_useless(self) -> None:
+        """End when no agent is there and none can find a kernel here any more."""
+        while True:
+            await asyncio.sleep(self._owner_deadline_s)
+            if self._owner is None and not (self._kernels and self._control.exists()):
+                log.warning("no agent has come back for kernels; the relay ends")
+                self.stop()
 
     def _check_owned(self) -> None:
         if not self._was_owned:
@@ -189,7 +203,10 @@ class RelayProcess:
 
 
 def _check_files() -> None:
-    """Refuse a kernel that would leave no file for the clients of those that are there."""
+    """Refuse a kernel that would leave no file for the clients of those that are there.
+
+    ZeroMQ ends the whole process where it finds no file for a socket that it makes.
+    """
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if len(list(Path("/proc/self/fd").iterdir())) + _FILES_OF_KERNEL + _FILES_OF_CLIENTS > limit:
         raise RelayFailed(

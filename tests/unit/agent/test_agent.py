@@ -245,6 +245,7 @@ async def test_an_end_that_was_asked_for_is_not_announced_as_a_death(start: Star
 async def test_a_failed_start_names_its_step_and_leaves_nothing(
     start: Start, runtime: type[RuntimeInMemory], ask: Ask, image: str, step: str, words: str
 ) -> None:
+    """F10, F26: neither container nor channels are left of it."""
     node = await start(runtime(), ask)
     await node.assign(image=image)
     kernel = await node.until(Phase.FAILED)
@@ -264,6 +265,7 @@ async def test_an_end_during_a_start_is_obeyed(start: Start) -> None:
 
 
 async def test_a_container_that_nobody_assigned_is_removed(start: Start) -> None:
+    """F24: what no row knows is removed."""
     runtime = RuntimeInMemory()
     node = await start(runtime)
     await node.assign()

@@ -62,4 +62,5 @@ def test_session_status(kernels: list[Status], session: Status) -> None:
 
 @given(st.lists(st.sampled_from(Status), min_size=1))
 def test_a_session_is_over_exactly_when_all_its_kernels_are(kernels: list[Status]) -> None:
+    """F8: a session says what its kernels are."""
     assert (session_status(kernels) in FINAL) == all(k in FINAL for k in kernels)

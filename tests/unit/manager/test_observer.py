@@ -51,6 +51,7 @@ def test_a_phase_moves_the_row(status: Status, phase: Phase, to: Status) -> None
     ],
 )
 def test_a_late_or_repeated_phase_changes_nothing(status: Status, phase: Phase) -> None:
+    """F2, F31: a report that comes late or twice moves nothing."""
     assert decide(make_kernel(status=status), seen(phase), None) is None
 
 
@@ -75,6 +76,7 @@ def test_a_kernel_is_gone_only_when_its_agent_knew_that_it_should_be() -> None:
 
 
 def test_silence_changes_nothing() -> None:
+    """F32: an agent of which nothing is heard has lost no kernel."""
     assert decide(make_kernel(status=Status.RUNNING), None, 1) is None
     assert decide(make_kernel(status=Status.RUNNING), report(), 1) is None
 

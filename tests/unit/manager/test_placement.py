@@ -137,9 +137,13 @@ def test_without_agents_a_session_waits_for_one() -> None:
 
 
 def test_what_can_never_fit_is_refused_by_slot() -> None:
+    """F17: a slot that no agent has is refused by its name."""
     with pytest.raises(NeverFits) as caught:
         check_can_ever_fit([candidate("a", 0)], Slots({"cpu": 64, "mem": GIB}))
     assert caught.value.slot == "cpu"
+    with pytest.raises(NeverFits) as caught:
+        check_can_ever_fit([candidate("a", 0)], Slots({"cuda.device": 1}))
+    assert caught.value.slot == "cuda.device"
     check_can_ever_fit([candidate("a", 0)], gib(8))
     check_can_ever_fit([], gib(1000))
 

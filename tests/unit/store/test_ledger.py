@@ -66,6 +66,7 @@ async def test_slots_are_reserved_then_used_then_given_back(
 async def test_a_kernel_put_back_in_the_queue_gives_its_slots_back_and_can_be_placed_again(
     database: Database, sessions: SessionStore, agents: AgentStore, make_session: MakeSession
 ) -> None:
+    """F13: a kernel that waits again holds nothing."""
     session = await make_session()
     await claim(sessions, session)
     await move(sessions, session, Status.PENDING)
@@ -83,6 +84,7 @@ async def test_a_kernel_put_back_in_the_queue_gives_its_slots_back_and_can_be_pl
 async def test_freeing_twice_is_harmless(
     database: Database, sessions: SessionStore, agents: AgentStore, make_session: MakeSession
 ) -> None:
+    """F12: a second end of a kernel takes nothing twice."""
     one, other = await make_session(), await make_session()
     for session in (one, other):
         await claim(sessions, session)
@@ -100,6 +102,7 @@ async def test_freeing_twice_is_harmless(
 async def test_a_claim_that_does_not_fit_changes_nothing(
     database: Database, sessions: SessionStore, agents: AgentStore, make_session: MakeSession
 ) -> None:
+    """F15, F17: half a claim is none, and a slot that an agent lacks is not there."""
     big = await make_session(slots=Slots({"cpu": 4, "mem": 9 * GIB}))
     with pytest.raises(NoCapacity, match="mem 9 GiB"):
         await claim(sessions, big)
@@ -116,6 +119,7 @@ async def test_a_claim_that_does_not_fit_changes_nothing(
 async def test_kernels_of_a_session_are_placed_all_or_none(
     database: Database, sessions: SessionStore, agents: AgentStore, make_session: MakeSession
 ) -> None:
+    """F15: half a session is none."""
     session = await make_session(slots=Slots({"cpu": 3}))
     await add_sibling(database, session)
     pair = await sessions.get(session.id, SYSTEM)
@@ -158,6 +162,7 @@ async def test_fractions_add_up_exactly(
 async def test_claims_at_once_never_overcommit(
     database: Database, sessions: SessionStore, agents: AgentStore, make_session: MakeSession
 ) -> None:
+    """F19: schedulers at once do not overcommit an agent."""
     waiting = [await make_session() for _ in range(12)]
     won = await asyncio.gather(*(attempt(claim(sessions, session)) for session in waiting))
     assert sum(won) == 4
@@ -171,6 +176,7 @@ async def test_claims_of_two_processes_never_overcommit(
     agents: AgentStore,
     make_session: MakeSession,
 ) -> None:
+    """F19: nor do those of two processes."""
     await agents.record(report("a1", cpu=25, mem=64 * GIB), now=12.0)
     ids = [(await make_session()).id for _ in range(40)]
     command = (sys.executable, "-m", "tests.unit.store.claimer", url, "a1")
@@ -219,6 +225,7 @@ steps = st.lists(st.sampled_from([*Status, "restart", "terminate"]), min_size=1,
 def test_no_walk_over_the_statuses_loses_or_keeps_slots(
     walk: list[Status | str], tmp_path_factory: pytest.TempPathFactory, migrated: object
 ) -> None:
+    """F14: what is counted for an agent is what its kernels hold, whatever happens to them."""
     path = tmp_path_factory.mktemp("walk") / "backendai.db"
     path.write_bytes(migrated.read_bytes())  # type: ignore[attr-defined]
     asyncio.run(walk_and_check(f"sqlite+aiosqlite:///{path}", walk))

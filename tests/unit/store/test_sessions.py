@@ -203,6 +203,7 @@ async def test_terminating_cancels_what_waits_and_leaves_the_ended_alone(
 async def test_terminating_twice_is_one_step(
     sessions: SessionStore, agents: AgentStore, make_session: MakeSession
 ) -> None:
+    """F12, F31: an end is asked for once, and its first reason stays."""
     session = await make_session()
     await run(sessions, session.id)
     for at in (13.0, 14.0):

@@ -27,6 +27,7 @@ def channels(path: Path, bind: str = "127.0.0.1") -> KernelChannels:
 
 
 def test_a_hundred_rounds_leave_no_file_and_no_thread(short_tmp_path: Path) -> None:
+    """F26: neither ports nor files leak."""
     channels(short_tmp_path).close()
     before = taken()
     for _ in range(100):

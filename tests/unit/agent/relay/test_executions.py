@@ -115,6 +115,13 @@ def test_cells_of_clients_that_never_read_the_journal_are_not_repeated() -> None
     assert story.attach("me") == Beginning(story.seq, known=False)
 
 
+def test_output_of_which_nobody_saw_the_request_is_nobodys() -> None:
+    story = Story()
+    story.attach("")
+    story.run("a")
+    assert story.attach("me") == Beginning(story.seq, known=False)
+
+
 def test_a_session_that_comes_back_goes_on_after_what_it_acknowledged() -> None:
     story = Story()
     story.attach("me")
