@@ -21,6 +21,7 @@ from backendai_jupyter.domain.resources import parse_size
 from backendai_jupyter.errors import InvalidInput
 from backendai_jupyter.storage.hosts import VFolderHost, read_hosts
 
+MIN_JOURNAL_BYTES = 1 << 20
 SECTIONS = ("BackendAI", "BackendAIAgent")
 
 
@@ -220,6 +221,12 @@ class BackendAIAgent(Configurable):
         help="""Memory of the node that is not offered to kernels, e.g. ``2g``.""",
     ).tag(config=True)
 
+    journal_size = Unicode(
+        "256m",
+        help="""Disk space for the output of one kernel that nobody has read yet, at least
+        ``1m``.  When it is full the oldest output goes, and a line in the output says so.""",
+    ).tag(config=True)
+
     pids_limit = Int(
         1024,
         help="""Processes and threads that one kernel may have.""",
@@ -258,12 +265,15 @@ class BackendAIAgent(Configurable):
         """Return the vfolder hosts of this node; raises ``InvalidInput``."""
         return read_hosts(self.vfolder_hosts, field="BackendAIAgent.vfolder_hosts")
 
-    @validate("mem_reserve")
+    @validate("mem_reserve", "journal_size")
     def _is_a_size(self, proposal: Any) -> str:
+        name = f"BackendAIAgent.{proposal.trait.name}"
         try:
-            parse_size(proposal.value)
+            size_bytes = parse_size(proposal.value)
         except ValueError as error:
-            raise TraitError(f"BackendAIAgent.mem_reserve: {error}") from None
+            raise TraitError(f"{name}: {error}") from None
+        if proposal.trait.name == "journal_size" and size_bytes < MIN_JOURNAL_BYTES:
+            raise TraitError(f"{name}: must be at least 1m")
         return str(proposal.value)
 
     @validate("kernel_uid")

@@ -32,7 +32,6 @@ import zmq
 from ipykernel.iostream import IOPubThread, OutStream
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelbase import Kernel
-from tornado.ioloop import IOLoop
 
 PIECE_CHARS = 1 << 18  # more than this of a stream's text becomes more than one message
 WAITING_BYTES = 4 << 20
@@ -328,14 +327,24 @@ class PatientStream(OutStream):
 
 def install(shell: Any) -> None:
     """Limit what the kernel of this IPython shell keeps of output that is not taken."""
+    start = shell.kernel.start
+
+    def limit_and_start() -> None:
+        try:
+            _limit(shell)
+        except AttributeError:  # an ipykernel that is made otherwise
+            shell.kernel.log.warning("Output that is not taken may be lost.", exc_info=True)
+        start()
+
     # Not now: while a cell runs, as this does, IPython has put a `write` of its own on the streams.
-    IOLoop.current().add_callback(_limit, shell)
+    shell.kernel.start = limit_and_start
 
 
 def _limit(shell: Any) -> None:
     kernel = shell.kernel
     thread = kernel.iopub_thread
-    PatientThread.adopt(thread, {kernel.control_thread, kernel.shell_channel_thread})
+    subshells: Any = getattr(kernel, "shell_channel_thread", None)  # ipykernel 6 has none
+    PatientThread.adopt(thread, {kernel.control_thread, subshells})
     for stream in (sys.stdout, sys.stderr):
         if type(stream) is OutStream:
             PatientStream.adopt(stream)

@@ -303,6 +303,7 @@ class _Parts:
             ask=kernel_info,
             answer_timeout_s=settings.answer_timeout_s,
             stop_grace_s=settings.stop_grace_s,
+            journal_bytes=parse_size(settings.journal_size),
         )
         return Agent(
             instance.facts.agent_id,

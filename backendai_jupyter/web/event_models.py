@@ -39,11 +39,7 @@ class SnapshotEvent(Model):
 
 
 class EventStream(Bytes):
-    """Server-sent events: first ``snapshot``, then ``session`` for each session that lives,
-    then ``session`` for each change, without end.  The data are JSON, ``SnapshotEvent`` and
-    ``SessionEvent``.  The ids of ``session`` events grow; a client that names the last one it
-    saw in ``Last-Event-ID`` gets the ends that it missed, too.
-    """
+    """Server-sent events: a `snapshot`, then a `session` for each that lives and each change."""
 
     media_type: ClassVar[str] = "text/event-stream"
     parts: ClassVar[tuple[type[BaseModel], ...]] = (SessionEvent, SnapshotEvent)

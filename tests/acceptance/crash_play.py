@@ -166,7 +166,8 @@ class Interleaving:
 
     @property
     def _kills_program(self) -> bool:
-        return self._plan.operation == "death" or self._plan.hits(*PROGRAM, by="kill")
+        """Whether its death is due; an engine that comes back ends its containers."""
+        return self._plan.operation == "death" or self._plan.hits(*PROGRAM, "dockerd", by="kill")
 
     async def _settled(self) -> dict[str, Any] | None:
         """Return what the kernel has become; None: it was never written down.
@@ -205,7 +206,7 @@ class Interleaving:
         if kernel["status"] in FINAL:
             if plan.operation == "shutdown":
                 return "went on"
-            may_end = plan.operation == "start" or plan.hits("relay", "dockerd", by="kill")
+            may_end = plan.operation == "start" or plan.hits("relay", by="kill")
             assert killed or may_end, f"lost: {kernel}"
             assert kernel["reason"]
             assert not plan.only_delays, f"a delay became an end: {kernel}"

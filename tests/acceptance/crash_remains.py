@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 from docker import APIClient
 
+from backendai_jupyter.agent.runtime.docker_config import LABEL_KERNEL
 from backendai_jupyter.domain.states import FINAL, TRANSITIONS, Status
 from backendai_jupyter.errors import BackendError
 
@@ -30,7 +31,7 @@ def remains(root: Path, connections: Sequence[dict[str, Any]], docker_url: str =
         *(f"port {port}" for port in ports(connections)),
         *(f"cgroup {path}" for path in cgroups(kernels)),
         *database(root),
-        *(docker(docker_url) if docker_url else ()),
+        *(docker(docker_url, kernels) if docker_url else ()),
     ]
 
 
@@ -82,11 +83,12 @@ def cgroups(kernels: Collection[str]) -> Iterator[Path]:
         yield from CGROUPS.glob(f"backendai/{kernel}*")
 
 
-def docker(url: str) -> Iterator[str]:
-    """What a private engine still has; its own three networks do not count."""
+def docker(url: str, kernels: Collection[str]) -> Iterator[str]:
+    """What a private engine still has of kernels, and networks beside its own three."""
     with closing(APIClient(url, version="auto", timeout=60)) as client:
         for found in client.containers(all=True):
-            yield f"container {found['Names']} {found['State']}"
+            if found["Labels"].get(LABEL_KERNEL) in kernels:
+                yield f"container {found['Names']} {found['State']}"
         for network in client.networks():
             if network["Name"] not in ("bridge", "host", "none"):
                 yield f"network {network['Name']}"

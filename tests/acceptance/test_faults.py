@@ -7,7 +7,6 @@ import resource
 import shutil
 import signal
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -32,9 +31,10 @@ async def start(server: RunningServer) -> httpx.Response:
 
 
 async def runs(server: RunningServer, kernel_id: str, code: str = "print(x)") -> str:
-    """Return the last line that the code prints; one before may say what is lost."""
+    """Return what the code prints, without what the relay says of output that it cannot keep."""
     async with Channels.open(server, kernel_id) as channels:
-        return (await asyncio.wait_for(channels.run(code), 20)).splitlines()[-1]
+        printed = (await asyncio.wait_for(channels.run(code), 20)).splitlines()
+    return "\n".join(line for line in printed if not line.startswith("[The journal"))
 
 
 async def held_are(server: RunningServer, kernels: set[str]) -> None:
@@ -293,9 +293,8 @@ def wiped_inside(path: Path) -> None:
     path.write_bytes(content[:100] + b"\xa5" * (len(content) - 100))
 
 
-@pytest.mark.parametrize("damage", [overwritten, half_lost, wiped_inside])
 async def test_a_server_does_not_start_on_a_damaged_database_and_overwrites_nothing(
-    short_tmp_path: Path, damage: Callable[[Path], None]
+    short_tmp_path: Path,
 ) -> None:
     async with RunningServer(short_tmp_path, config=PROCESS, kernels_outlive=True) as server:
         kernel_id = await started(server, backendai=ONE)
@@ -304,16 +303,17 @@ async def test_a_server_does_not_start_on_a_damaged_database_and_overwrites_noth
         assert await server.wait() == 0
         path = data_of(server) / "backendai.sqlite"
         backup = shutil.copy(path, short_tmp_path / "backup")
-        damage(path)
-        damaged = path.read_bytes()
-        said = await refused_start(server)
-        assert "The Backend.AI extension cannot start" in said
-        assert str(path) in said
-        assert path.read_bytes() == damaged
-        assert lives(kernel_id)
-        for log in data_of(server).glob("backendai.sqlite-*"):
-            log.unlink()
-        shutil.copy(backup, path)
+        for damage in (overwritten, half_lost, wiped_inside):
+            damage(path)
+            damaged = path.read_bytes()
+            said = await refused_start(server)
+            assert "The Backend.AI extension cannot start" in said
+            assert str(path) in said
+            assert path.read_bytes() == damaged
+            assert lives(kernel_id)
+            for log in data_of(server).glob("backendai.sqlite-*"):
+                log.unlink()
+            shutil.copy(backup, path)
         await server.start()
         assert await runs(server, kernel_id) == "1"
 
@@ -357,7 +357,7 @@ async def test_of_two_servers_that_start_at_once_one_says_that_the_other_is_ther
         assert "Another Jupyter Server (process " in refused[0].log
         assert "Traceback" not in refused[0].log
         (there,) = [s for s in pair if s not in refused]
-        assert await runs(there, await started(there, backendai=ONE), "print(1)") == "1"
+        assert (await there.get("api/kernels")).json() == []
     finally:
         for server in pair:
             await server.close()

@@ -179,6 +179,28 @@ async def test_a_websocket_goes_on_over_the_death_of_its_relay(short_tmp_path: P
         assert printed(await client.run("print(x)")) == "1\n"
 
 
+async def test_a_client_that_comes_back_to_another_server_gets_the_rest_once(
+    short_tmp_path: Path,
+) -> None:
+    async with (
+        RunningServer(short_tmp_path, config=PROCESS, kernels_outlive=True) as server,
+        Clients.of_new_kernel(server) as clients,
+    ):
+        client = await clients.open()
+        msg_id = await client.execute(PRINT_LINES.replace("0.01", "0.04"))
+        before = await client.until(lambda m: "line 200\n" in printed([m]))
+        before += await client.rest()
+        server.signal(signal.SIGKILL)
+        await server.wait()
+        await server.start()
+        (kernel,) = (await server.get("api/kernels")).json()
+        assert kernel["execution_state"] == "busy"
+        again = await clients.open(session=client.session)
+        after = await again.until_done(msg_id)
+        assert numbers([*before, *after]) == [*range(LINES)]
+        assert numbers(after)[0] == 201
+
+
 async def test_a_kernels_state_is_followed(server: RunningServer, clients: Clients) -> None:
     client = await clients.open()
 

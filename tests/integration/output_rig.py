@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import zmq
 from jupyter_client.session import Session
 
 from backendai_jupyter.agent.relay.layout import CHANNELS, ipc_connection
+from tests.helpers import eventually
 from tests.integration.relay_rig import KEEP_ALL, KEY, is_idle
 
 TIMEOUT_S = 60.0
@@ -114,7 +116,7 @@ class ReaderAtWill:
                 last, since = now, time.monotonic()
             return last >= 0 and time.monotonic() - since > STALLED_S
 
-        wait_for(stalled)
+        asyncio.run(eventually(stalled, within_s=TIMEOUT_S))
         return last
 
     def close(self) -> None:
@@ -150,11 +152,3 @@ def text_of(message: Message) -> str:
     if message["msg_type"] == "display_data":
         return str(content["data"]["text/plain"])
     return ""
-
-
-def wait_for(probe: Callable[[], bool], within_s: float = TIMEOUT_S) -> None:
-    """Return as soon as ``probe`` is true, for a client that blocks; fail after ``within_s``."""
-    deadline = time.monotonic() + within_s
-    while not probe():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

@@ -33,6 +33,7 @@ KERNEL_GONE, KERNEL_CAME = b"gone", b"came"  # the attendant says so, in place o
 _UNSUBSCRIBE, _SUBSCRIBE = b"\x00", b"\x01"
 _BURST_MESSAGES, _BURST_BYTES = 256, 1 << 20  # in one turn
 _COPIED_FRAMES = 6  # topic to metadata; what follows may be large and is not copied
+_MAX_BEHIND_BYTES = 16 << 20  # of a reader; an interrupt is seen after what comes before it
 _RETRY_MS = 20  # a subscriber that is full says when it is not, but not in every case
 _PAUSE_MS = 1_000  # after something that must not happen
 _TELL_EVERY_S = 60.0  # that the disk cannot be written
@@ -141,7 +142,7 @@ class IopubChannel:
         behind_bytes = 0 if position is None else chronicle.journal.end - position
         return (
             bool(self._held)
-            or behind_bytes > self._place.max_bytes // 2
+            or behind_bytes > min(self._place.max_bytes // 2, _MAX_BEHIND_BYTES)
             or self._audience.memory_is_full()
         )
 
