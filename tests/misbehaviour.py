@@ -82,13 +82,15 @@ class RuntimeWithoutRoom(RuntimeInMemory):
 
 
 class RelayWhosePortsAreTaken(RelayInMemory):
-    """Once it was lost, it cannot open the endpoints of before."""
+    """Once it was lost, it cannot open the endpoints of before, but others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lost = False
 
     def lose(self) -> None:
         self.channels.clear()
-        self.lost = True
-
-    lost = False
+        self._lost = True
 
     async def open_kernel(
         self,
@@ -100,9 +102,10 @@ class RelayWhosePortsAreTaken(RelayInMemory):
         journal_bytes: int,
         endpoint: Endpoint | None = None,
     ) -> Endpoint:
-        if self.lost and endpoint is not None and kernel_id not in self.channels:
-            raise RelayFailed(f"Port {endpoint.shell_port} is taken.")
-        self.channels.setdefault("of another", _OTHER)  # so that other ports come out
+        if self._lost and kernel_id not in self.channels:
+            if endpoint is not None:
+                raise RelayFailed(f"Port {endpoint.shell_port} is taken.")
+            self.channels[kernel_id] = _OTHER
         return await super().open_kernel(
             kernel_id, ipc_prefix, key, journal=journal, journal_bytes=journal_bytes
         )

@@ -267,9 +267,9 @@ class PatientStream(OutStream):
         self._being_sent = None
 
     def write(self, string: str) -> int:
-        if self.pub_thread is not None:
-            self.pub_thread.backlog.wait_for_room()
         batch = self._buffers
+        if not batch.size and self.pub_thread is not None:  # a batch that has begun is small
+            self.pub_thread.backlog.wait_for_room()
         super().write(string)
         batch.size += len(string)
         if batch.size > PIECE_CHARS:
