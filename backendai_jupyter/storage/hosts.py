@@ -94,7 +94,7 @@ class VFolderHost:
                 f"mounted: its marker file {path} had the id {known}. Mount the host; if it has "
                 f'moved to a new disk on purpose, write {{"id": "{known}"}} to that file.'
             )
-        if found is None and path.exists():
+        if found is None and path.exists() and self.marker() is None:  # not just made by another
             raise Unavailable(
                 f"The marker file {path} of the vfolder host {self.name!r} cannot be read."
             )
