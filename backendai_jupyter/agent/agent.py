@@ -84,16 +84,17 @@ class Agent:
             follow = partial(self._follow_exits, runtime)
             self._supervisor.loop(_loop(f"exits {runtime.name}", follow, 0))
 
-    async def stop_all(self, *, within_s: float) -> None:
+    async def stop_all(self, *, within_s: float) -> bool:
         """End every kernel of this agent, assigned or not, and take no more orders.
 
-        For a manager that cannot write down that they end.
+        Returns whether nothing is left of them.
         """
         self._is_leaving = True
         for worker in tuple(self._workers.values()):
             worker.want(None)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=within_s)
+        return not self._tasks
 
     def relay_lost(self) -> None:
         """Take note that the relay process has ended; it is started again soon."""

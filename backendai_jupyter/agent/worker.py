@@ -54,18 +54,20 @@ class KernelWorker:
         self._desired: Assignment | None = None
         self._launch: Launch | None = None
         self._generation = 0  # of the program that was last started; 0: not looked for yet
-        self._signal_seq = 0
+        self._signal_seq = 0  # of the last one that is, or is about to be, delivered
+        self._delivered_seq = 0
         self._phase = Phase.PREPARING
         self._step = ""
         self._exit: Exit | None = None
         self._answered = False  # the program of this generation, once
         self._saved: Checkpoint | None = None
+        self._failed = False  # the last piece of work, which is to be tried again
         self._wake = asyncio.Event()
         self._wake.set()
 
     def want(self, assignment: Assignment | None) -> None:
         """Take note of the assignment; None: the kernel must go."""
-        if assignment == self._desired and assignment is not None:
+        if assignment == self._desired and assignment is not None and not self._failed:
             return
         self._desired = assignment
         if self._launch is not None:
@@ -92,7 +94,7 @@ class KernelWorker:
             step=self._step,
             exit=self._exit,
             connection=sealed,
-            signal_seq=self._signal_seq,
+            signal_seq=self._delivered_seq,
         )
 
     async def run(self) -> None:
@@ -105,20 +107,34 @@ class KernelWorker:
                 if await self._removed():
                     return
                 continue
-            if self._generation == 0:
-                await self._resume(desired)
-            if desired.generation > self._generation:
-                await self._start(desired)
-            elif self._phase is Phase.RUNNING:
-                await self._check(desired)
+            self._failed = False
+            try:
+                await self._approach(desired)
+            except (BackendError, OSError) as error:
+                # The agent's next full pass wakes this worker to try again.
+                self._failed = True
+                log.warning("kernel %s: %s", self.kernel_id, in_words(error))
+
+    async def _approach(self, desired: Assignment) -> None:
+        if self._generation == 0:
+            await self._resume(desired)
+        if desired.generation > self._generation:
+            await self._start(desired)
+        elif self._phase is Phase.RUNNING:
+            await self._check(desired)
 
     async def reopen(self) -> None:
         """Give the kernel its channels again after the relay has died."""
         launch = self._launch
-        if launch is None or (launch.endpoint is None and self._phase not in _REACHABLE):
+        if self._desired is None or launch is None:
+            return
+        if launch.endpoint is None and self._phase not in _REACHABLE:
             return  # a start under way opens them by itself
         try:
             await reopen_channels(launch, self._tools)
+            if launch.abandoned:  # meanwhile; they may have been closed just before
+                await self._tools.relay.close_kernel(self.kernel_id)
+                return
         except RelayFailed as error:
             log.error("kernel %s cannot be reached: %s", self.kernel_id, error)
         await self._save()
@@ -140,7 +156,8 @@ class KernelWorker:
         if found.generation != desired.generation or not begun:
             await clear_unfinished(launch, self._tools)
             return  # the steps go on from where they were
-        self._generation, self._signal_seq = found.generation, found.signal_seq
+        self._generation = found.generation
+        self._signal_seq = self._delivered_seq = found.signal_seq
         self._exit, self._answered = found.exit, found.answered
         launch.disturbed.set()  # it may have ended in the meantime
         self._phase = Phase.EXITED if self._exit else Phase.RUNNING
@@ -151,7 +168,7 @@ class KernelWorker:
     async def _start(self, desired: Assignment) -> None:
         self._generation = desired.generation
         # A signal that was asked for before this program started is not meant for it.
-        self._signal_seq = desired.signal.seq if desired.signal else 0
+        self._signal_seq = self._delivered_seq = desired.signal.seq if desired.signal else 0
         launch = self._launch or Launch(self.kernel_id, desired)
         launch.assignment = desired
         launch.last_signal = None
@@ -183,6 +200,7 @@ class KernelWorker:
             assert launch.image is not None
             runtime = self._tools.runtimes[launch.image.runtime]
             await runtime.signal(self.kernel_id, desired.signal.signum)
+            self._delivered_seq = desired.signal.seq
             self._changed()
         if desired.mounts != launch.assignment.mounts:
             await self._show(launch, desired)

@@ -199,12 +199,17 @@ class _Parts:
         """End the kernels, also where that cannot be written down: the next backend does it."""
         try:
             await self._end_kernels()
+            if self._is_empty:  # of what an engine that was down still has, it is not
+                self._is_empty = await self._end_all()
         except TimedOut:
             raise
         except Unavailable as error:
             log.error("That kernels have ended is not written down: %s", error)
             if not self._keeps_kernels:
-                await self._agent.stop_all(within_s=self._settings.end_timeout_s)
+                await self._end_all()
+
+    async def _end_all(self) -> bool:
+        return await self._agent.stop_all(within_s=self._settings.end_timeout_s)
 
     async def _end_kernels(self) -> None:
         self._is_empty = False

@@ -114,8 +114,8 @@ class Driver:
                 env=self._env,
             )
         self.pid = self._process.pid
-        self._waiting[0] = asyncio.get_running_loop().create_future()
-        self._supervisor.task("answers", self._read(self._process))
+        self._waiting = {0: asyncio.get_running_loop().create_future()}
+        self._supervisor.task("answers", self._read(self._process, self._waiting))
 
     async def until_ready(self) -> None:
         async with asyncio.timeout(READY_WITHIN_S):
@@ -171,18 +171,19 @@ class Driver:
         process.stdin.write(json.dumps({"id": number, "op": op, **arguments}).encode() + b"\n")
         return answer
 
-    async def _read(self, process: asyncio.subprocess.Process) -> None:
+    async def _read(
+        self, process: asyncio.subprocess.Process, waiting: dict[int, asyncio.Future[Any]]
+    ) -> None:
         assert process.stdout is not None
         while line := await process.stdout.readline():
             said = json.loads(line)
-            if not (answer := self._waiting[said["id"]]).done():
+            if not (answer := waiting[said["id"]]).done():
                 answer.set_result(said)
         await eventually(lambda: process.returncode is not None, within_s=STOP_WITHIN_S)
-        for answer in self._waiting.values():
+        for answer in waiting.values():
             if not answer.done():
                 answer.set_exception(ServerGone())
                 answer.exception()  # nobody may be waiting for it
-        self._waiting.clear()
 
 
 class JupyterServer(RunningServer):
