@@ -140,6 +140,14 @@ class KernelClient:
                 messages.append(await self.next(within_s=quiet_s))
         return messages
 
+    async def last(self) -> list[Message]:
+        """Return what still comes until the server closes the websocket."""
+        messages = []
+        with contextlib.suppress(AssertionError):
+            while True:
+                messages.append(await self.next())
+        return messages
+
     async def run(self, code: str, *, within_s: float = 30, **content: Any) -> list[Message]:
         """Execute ``code`` and return what came up to its idle status and its reply."""
         msg_id = await self.execute(code, **content)
