@@ -8,12 +8,13 @@ import os
 import signal
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from backendai_jupyter.domain.states import FINAL
 from tests.acceptance.crash_plans import PROGRAM, Blow, Plan
 from tests.acceptance.crash_points import Points
-from tests.acceptance.crash_remains import remains
+from tests.acceptance.crash_remains import remains, remains_beside_server
 from tests.acceptance.crash_rig import Server, ServerGone, ToldSo, pids_of
 from tests.engine import PrivateEngine
 from tests.helpers import eventually
@@ -234,22 +235,24 @@ class Interleaving:
     async def end(self) -> list[str]:
         """End the kernel and the server as users do; return what is left of them."""
         server, plan = self._server, self._plan
+        before: list[str] = []
         if server.lives:
             for kernel in await server.ask("kernels"):
                 if kernel["status"] not in FINAL:
                     await server.ask("terminate", kernel=kernel["kernel"])
+            before = await _last_of(lambda: remains_beside_server(server.root))
             assert await server.stop() == 0
         elif plan.hits("relay", by="kill"):  # which would have become the reaper
             await self._begin()
             instances = server.root / "data" / "instances"
             await eventually(lambda: len([*instances.iterdir()]) == 1, within_s=SETTLED_WITHIN_S)
             assert await server.stop() == 0
-        until = time.monotonic() + NOTHING_LEFT_WITHIN_S
-        await eventually(
-            lambda: not self._left() or time.monotonic() > until, within_s=SETTLED_WITHIN_S
-        )
-        return self._left()
-
-    def _left(self) -> list[str]:
         url = "" if self._engine is None else self._engine.url
-        return remains(self._server.root, self._connections, url)
+        return before + await _last_of(lambda: remains(server.root, self._connections, url))
+
+
+async def _last_of(look: Callable[[], list[str]]) -> list[str]:
+    """Return what is seen when there is nothing any more, or when that takes too long."""
+    until = time.monotonic() + NOTHING_LEFT_WITHIN_S
+    await eventually(lambda: not look() or time.monotonic() > until, within_s=SETTLED_WITHIN_S)
+    return look()

@@ -35,6 +35,14 @@ def remains(root: Path, connections: Sequence[dict[str, Any]], docker_url: str =
     ]
 
 
+def remains_beside_server(root: Path) -> list[str]:
+    """Return in words what is left of ended kernels while their server goes on."""
+    kernels = kernel_ids(root)
+    names = [*kernels, *(kernel.replace("-", "")[:16] for kernel in kernels)]
+    found = [path for name in names for path in root.rglob(f"*{name}*")]
+    return [*(f"file {path}" for path in found), *(f"cgroup {path}" for path in cgroups(kernels))]
+
+
 def kernel_ids(root: Path) -> set[str]:
     """Return the ids of all kernels that the server below ``root`` ever wrote down."""
     if not (root / DATABASE).exists():

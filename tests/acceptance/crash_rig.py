@@ -278,6 +278,14 @@ def pids_of(root: Path, victim: str) -> list[int]:
     return [p.pid for p in psutil.process_iter() if _is(p, root, victim, kernels)]
 
 
+def end_all(root: Path) -> None:
+    """Kill what a test that failed has left."""
+    for victim in ("relay", "keeper", "kernel"):
+        for pid in pids_of(root, victim):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
 def _is(process: psutil.Process, root: Path, victim: str, kernels: set[str]) -> bool:
     try:
         words = process.cmdline()

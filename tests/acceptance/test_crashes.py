@@ -26,13 +26,13 @@ from tests.acceptance.crash_plans import Plan, plans
 from tests.acceptance.crash_play import Interleaving
 from tests.acceptance.crash_points import Points
 from tests.acceptance.crash_remains import defects_in
-from tests.acceptance.crash_rig import Driver, JupyterServer, Server
+from tests.acceptance.crash_rig import Driver, JupyterServer, Server, end_all
 from tests.engine import PrivateEngine
 
-COUNT = int(os.environ.get("BACKENDAI_CRASHES", "20"))
-WITH_JUPYTER = int(os.environ.get("BACKENDAI_CRASHES_JUPYTER", "3"))
+COUNT = int(os.environ.get("BACKENDAI_CRASHES", "16"))
+WITH_JUPYTER = int(os.environ.get("BACKENDAI_CRASHES_JUPYTER", "2"))
 WITH_DOCKER = int(os.environ.get("BACKENDAI_CRASHES_DOCKER", "3"))
-OF_BATCH_RUNS = int(os.environ.get("BACKENDAI_CRASHES_BATCH", "4"))
+OF_BATCH_RUNS = int(os.environ.get("BACKENDAI_CRASHES_BATCH", "3"))
 SEED = int(os.environ.get("BACKENDAI_CRASH_SEED", "20261125"))
 
 Table = dict[tuple[str, str], Counter[str]]
@@ -104,4 +104,5 @@ async def play(
             raise
         finally:
             await server.close()
+            end_all(server.root)
     table[plan.operation, "+".join(sorted(str(blow) for blow in plan.blows))][outcome] += 1

@@ -65,6 +65,11 @@ class ReaderAtWill:
                 socket.connect(f"ipc://{path}/k-{number}")
                 self._sockets[name] = socket
         self._sockets["iopub"].subscribe(b"")
+
+    def begin(self) -> None:
+        """Wait until the kernel answers and its output comes, and give cells their names."""
+        while not self._sockets["iopub"].poll(100):  # it knows of the subscription
+            self.reply("shell", self.request("shell", "kernel_info_request"))
         self.run(PREAMBLE.format(progress=str(self._progress)))
 
     def request(self, channel: str, msg_type: str, **content: Any) -> str:
@@ -139,6 +144,7 @@ def reader_at_will(path: Path, *arguments: str) -> Iterator[ReaderAtWill]:
     with zmq.Context() as context:
         kernel = ReaderAtWill(path, context, *(arguments or (KEEP_ALL,)))
         try:
+            kernel.begin()
             yield kernel
         finally:
             kernel.close()
