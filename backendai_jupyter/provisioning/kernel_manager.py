@@ -20,7 +20,7 @@ from tornado.ioloop import IOLoop
 from traitlets import default
 
 from backendai_jupyter.domain.options import Options
-from backendai_jupyter.errors import BackendError, Conflict, InvalidInput, Unavailable
+from backendai_jupyter.errors import BackendError, Cancelled, Conflict, InvalidInput, Unavailable
 from backendai_jupyter.manager.survivors import Survivor
 from backendai_jupyter.provisioning.activity import follow, journal_socket_of
 from backendai_jupyter.provisioning.backend import Backend
@@ -74,12 +74,13 @@ class BackendAIKernelManager(ServerKernelManager):
         if isinstance(self._restarter, Restarter):
             await self._restarter.abort()
         if not self.ready.done():
-            self.ready.set_exception(Unavailable("It is not started again: its server stops."))
+            self.ready.set_exception(Cancelled("It is not started again: its end was asked for."))
             self.ready.exception()  # so that nobody complains that it was never asked for
 
     def keep(self) -> None:
         """Be as before a shutdown that could not be carried out, so that it can be asked again."""
         self.shutting_down = False
+        self.start_restarter()
         self._ready = asyncio.get_running_loop().create_future()
         self._ready.set_result(None)
 
@@ -164,16 +165,19 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):
     ) -> None:
         """Shut a kernel down; where that cannot be written down now, it is still there after.
 
-        jupyter_client would forget it at the next attempt, and our session would go on.
+        jupyter_client would forget it at the next attempt, and our session would go on.  A restart
+        that is under way is given up first: two at once would undo each other's work.
         """
+        manager: Any = self._kernels.get(kernel_id)
+        if isinstance(manager, BackendAIKernelManager):
+            await manager.abort_restart()
         try:
             await super()._async_shutdown_kernel(  # type: ignore[no-untyped-call] # its base
                 kernel_id, now=now, restart=restart
             )
         except BackendError:
             self._pending_kernels.pop(kernel_id, None)
-            manager: Any = self._kernels.get(kernel_id)
-            if manager is not None:
+            if isinstance(manager, BackendAIKernelManager):
                 manager.keep()
                 KERNEL_CURRENTLY_RUNNING_TOTAL.labels(type=manager.kernel_name).inc()
                 self.start_watching_activity(kernel_id)
