@@ -189,6 +189,13 @@ class PatientThread(IOPubThread):
         self.socket.setsockopt(zmq.SNDHWM, SOCKET_MESSAGES)
         self.socket.setsockopt(zmq.SNDTIMEO, SEND_MILLIS)
         self._event_puller.on_recv(self._handle_event)
+        if hasattr(self, "_xpub_stream"):
+            self._xpub_stream.on_recv(self._handle_subscription)
+
+    def _handle_subscription(self, frames: Any) -> None:
+        # Whoever was connecting when the limit was set has the former one.
+        self.socket.setsockopt(zmq.SNDHWM, SOCKET_MESSAGES)
+        super()._handle_subscription(frames)  # type: ignore[no-untyped-call] # its base
 
     def schedule(self, f: Callable[[], None]) -> None:
         if self.thread.is_alive():

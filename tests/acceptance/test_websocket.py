@@ -184,7 +184,7 @@ async def test_a_websocket_goes_on_over_the_death_of_its_relay(short_tmp_path: P
 
 def has_relay(server: RunningServer) -> bool:
     try:
-        return relay_of(server).is_running()
+        return bool(relay_of(server).is_running())
     except ValueError:
         return False
 
