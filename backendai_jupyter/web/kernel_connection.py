@@ -143,7 +143,7 @@ class JournaledConnection(ZMQChannelsWebsocketConnection):
                 self.websocket_handler.close(_SERVICE_RESTART, "The kernel was replaced.")
         except (WebSocketClosedError, Unavailable):
             self.log.debug("websocket of kernel %s: nobody is there", self.kernel_id)
-        except Exception:
+        except Exception:  # raised again; its client must learn that nothing more comes
             self.websocket_handler.close(_INTERNAL_ERROR)
             raise
         finally:
