@@ -26,6 +26,7 @@ from backendai_jupyter.provisioning.kernel_manager import (
 from backendai_jupyter.provisioning.kernelspecs import BackendAIKernelSpecManager
 from backendai_jupyter.provisioning.restore import restore_kernels
 from backendai_jupyter.web.event_log import emitter
+from backendai_jupyter.web.kernel_connection import settle_all
 from backendai_jupyter.web.routes import routes
 
 log = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ class BackendAIExtension(ExtensionApp):
         assert self.serverapp is not None
         self.changes.close()
         await self.backend.call(self.changes.stop())
+        await settle_all()
         await ensure_async(self.serverapp.kernel_manager.shutdown_all())
         if isinstance(self.serverapp.contents_manager, VFolderContentsManager):
             await self.serverapp.contents_manager.close()

@@ -46,11 +46,15 @@ class JournalReader:
 
     Iterate over it, from one task, for lists of records; their frames are valid until the
     next list is asked for.  At most 256 KiB are read ahead, or one record if it is larger.
-    The iteration ends when the kernel is gone, or has another journal.
+    The iteration ends when the kernel is gone, or has another journal.  ``returned`` is called
+    when the relay is there again after it had been away.
     """
 
-    def __init__(self, session: str, where: Where) -> None:
+    def __init__(
+        self, session: str, where: Where, returned: Callable[[Attached], None] | None = None
+    ) -> None:
         self._session = session
+        self._returned = returned
         self._connection = _Connection(where)
         self._last: int | None = None  # handed out
         self._acked = 0
@@ -91,9 +95,11 @@ class JournalReader:
             except (OSError, Damaged) as error:
                 await self._connection.lost(error)
                 try:
-                    await self.attach(self._last)
+                    attached = await self.attach(self._last)
                 except Unavailable:
                     raise StopAsyncIteration from None
+                if self._returned is not None:
+                    self._returned(attached)
             else:
                 self._connection.proven()
                 self._last = records[-1].seq

@@ -9,6 +9,7 @@ from typing import Any
 
 from jupyter_client.kernelspec import NATIVE_KERNEL_NAME
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
+from jupyter_events import EventLogger
 from jupyter_server._tz import utcnow
 from jupyter_server.prometheus.metrics import KERNEL_CURRENTLY_RUNNING_TOTAL
 from jupyter_server.services.kernels.kernelmanager import (
@@ -19,6 +20,7 @@ from jupyter_server.utils import ApiPath, ensure_async
 from tornado.ioloop import IOLoop
 from traitlets import default
 
+from backendai_jupyter.agent.relay.pace import Traffic
 from backendai_jupyter.domain.options import Options
 from backendai_jupyter.errors import BackendError, Cancelled, Conflict, InvalidInput, Unavailable
 from backendai_jupyter.manager.survivors import Survivor
@@ -48,6 +50,15 @@ class BackendAIKernelManager(ServerKernelManager):
 
     restarter_class = Restarter
     watching: asyncio.Task[None] | None = None  # follows what the kernel does
+
+    @default("event_logger")
+    def _logger_of_all(self) -> EventLogger:
+        """Register the schemas once: to do it for each kernel takes a file to open, and time."""
+        kernels: Any = self.parent
+        if kernels.event_logger is None:
+            kernels.event_logger = super()._default_event_logger()
+        logger: EventLogger = kernels.event_logger
+        return logger
 
     def restore(
         self, kernel_id: str, survivor: Survivor, request: ServerRequest, backend: Backend
@@ -96,10 +107,13 @@ class BackendAIKernelManager(ServerKernelManager):
 class BackendAIMappingKernelManager(AsyncMappingKernelManager):
     """Starts kernels with the options of the request and of the notebook."""
 
+    event_logger: EventLogger | None = None  # of the managers of single kernels
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)  # type: ignore[no-untyped-call] # no types in the base
         self._stopping = False
         self.supervisor = Supervisor()  # of tasks on the server's loop
+        self.traffic = Traffic()  # on it
         self.log = self.log.getChild("kernels")  # the managers of single kernels log to it too
         self.log.addFilter(_WithoutRefusals())
 

@@ -9,6 +9,7 @@ the session comes back.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Iterable
@@ -19,15 +20,18 @@ from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebso
 from tornado.ioloop import IOLoop
 from tornado.websocket import WebSocketClosedError
 
-from backendai_jupyter.agent.relay.records import Record
+from backendai_jupyter.agent.relay.pace import Pace
+from backendai_jupyter.agent.relay.records import Kind, Record
 from backendai_jupyter.errors import Unavailable
 from backendai_jupyter.provisioning.activity import journal_socket_of
-from backendai_jupyter.provisioning.journal import JournalReader
+from backendai_jupyter.provisioning.journal import Attached, JournalReader
 from backendai_jupyter.web.kernel_messages import Translator, ends_something
+from backendai_jupyter.web.kernel_requests import ShellChannel
 from backendai_jupyter.web.window import Window
 
 _ATTACH_TIMEOUT_S = 20.0
 _TURN_BYTES, _TURN_S = 256 << 10, 0.001  # then other kernels have theirs
+_SETTLE_S = 1.0  # before the server ends: what is unconfirmed then comes twice
 _QUIET_S = 0.1  # after which a dead kernel has probably said all it had to say
 _TRY_AGAIN_LATER, _INTERNAL_ERROR, _SERVICE_RESTART = 1013, 1011, 1012  # of RFC 6455
 
@@ -40,12 +44,14 @@ class JournaledConnection(ZMQChannelsWebsocketConnection):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._window = Window()
+        self._pace = Pace(self.multi_kernel_manager.traffic)
         self._reader: JournalReader | None = None
         self._pumping: asyncio.Task[None] | None = None
         self._attached = asyncio.Event()
         self._is_connected = False
         self._is_delivering = False
         self._turns = 0
+        self._send_again_after: int | None = None
 
     async def _register_session(self) -> None:
         """Take the place of a connection that the same client has left behind."""
@@ -66,6 +72,7 @@ class JournaledConnection(ZMQChannelsWebsocketConnection):
             connect = getattr(self.kernel_manager, f"connect_{channel}")
             self.channels[channel] = stream = connect(identity=self.session.bsession)
             stream.on_recv(_ignore, copy=False)
+        self._shell = self.channels["shell"] = ShellChannel(self.channels["shell"])
 
     async def connect(self) -> None:  # type: ignore[override] # awaited all the same
         """Return when the client misses nothing any more that it may ask for."""
@@ -78,7 +85,9 @@ class JournaledConnection(ZMQChannelsWebsocketConnection):
         add_callback(self.kernel_id, self.on_kernel_restarted)
         add_callback(self.kernel_id, self.on_restart_failed, "dead")
         self._reader = JournalReader(
-            self.session.session, journal_socket_of(self.multi_kernel_manager, self.kernel_id)
+            self.session.session,
+            journal_socket_of(self.multi_kernel_manager, self.kernel_id),
+            self._relay_returned,
         )
         supervisor = self.multi_kernel_manager.supervisor
         name = f"websocket of kernel {self.kernel_id}"
@@ -111,11 +120,34 @@ class JournaledConnection(ZMQChannelsWebsocketConnection):
         self._open_sockets.discard(self)
         self._close_future.set_result(None)
 
+    async def settle(self) -> None:
+        """Send nothing more, and wait a moment for the client to confirm what it got."""
+        if self._is_connected:
+            self._window.hold()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SETTLE_S):
+                    await self._window.settled()
+
     def on_pong(self, payload: bytes) -> None:
         """Learn what the client has certainly received."""
         if self._is_connected and self._reader is not None and self._window.pong(payload):
             self._reader.ack(self._window.confirmed_seq)
             self._ping()
+
+    def _relay_returned(self, attached: Attached) -> None:
+        """Send again, if the kernel knows what it has had, what was lost with the relay.
+
+        What the journal has is still to be read; then it is known what it does not have.
+        """
+        if self.kernel_manager.kernel_spec.language == "python":
+            self._send_again_after = attached.head
+            if attached.after >= attached.head:
+                self._send_again()
+
+    def _send_again(self) -> None:
+        self._send_again_after = None
+        if count := self._shell.send_again():
+            log.warning("kernel %s: sent %d request(s) again", self.kernel_id, count)
 
     def _send_status_message(self, status: str) -> None:
         """Tell of a restart, after what the former program has printed."""
@@ -166,6 +198,10 @@ class JournaledConnection(ZMQChannelsWebsocketConnection):
                 turn.is_urgent = turn.is_urgent or ends_something(record)
                 self._window.wrote(len(message))
             self._window.dealt_with(record.seq)
+            if record.kind is Kind.REQUEST:
+                self._shell.saw(bytes(record.frames[1]))
+            if self._send_again_after is not None and record.seq >= self._send_again_after:
+                self._send_again()
             if turn.is_over():
                 await self._finish(turn)
                 turn = _Turn()
@@ -182,10 +218,15 @@ class JournaledConnection(ZMQChannelsWebsocketConnection):
         """Wait until all of a turn is on its way, and let others have a turn."""
         self._turns += 1
         self._ping(urgent=turn.is_urgent)
-        await asyncio.gather(*turn.writes)
+        if turn.writes:
+            now_s = time.monotonic()
+            began_s, size_bytes = turn.began_s, turn.size_bytes
+            self._pace.passed(len(turn.writes), size_bytes, began_s=began_s, now_s=now_s)
+            await asyncio.gather(*turn.writes)
+            await asyncio.sleep(self._pace.rest_s(time.monotonic()))
 
     def _ping(self, *, urgent: bool = False) -> None:
-        payload = self._window.ping(time.monotonic(), urgent=urgent)
+        payload = self._window.ping(urgent=urgent)
         if payload is not None:
             self.websocket_handler.ping(payload)
 
@@ -195,6 +236,14 @@ class JournaledConnection(ZMQChannelsWebsocketConnection):
         return Translator(self.session, self.subprotocol, instead_of_traceback=instead)
 
 
+async def settle_all() -> None:
+    """Let the clients of all connections confirm what they got, before the server ends."""
+    ours = [
+        one for one in JournaledConnection._open_sockets if isinstance(one, JournaledConnection)
+    ]
+    await asyncio.gather(*(one.settle() for one in ours))
+
+
 class _Turn:
     """What is written before the server's loop goes on with other things."""
 
@@ -202,10 +251,10 @@ class _Turn:
         self.writes: list[asyncio.Future[None]] = []
         self.size_bytes = 0
         self.is_urgent = False
-        self._ends_at = time.monotonic() + _TURN_S
+        self.began_s = time.monotonic()
 
     def is_over(self) -> bool:
-        return self.size_bytes >= _TURN_BYTES or time.monotonic() >= self._ends_at
+        return self.size_bytes >= _TURN_BYTES or time.monotonic() >= self.began_s + _TURN_S
 
 
 def _ignore(_: object) -> None:

@@ -28,10 +28,12 @@ class Channels:
         url = f"{server.url.replace('http', 'ws', 1)}api/kernels/{kernel_id}/channels"
         headers = {"Authorization": f"token {server.token}"}
         socket = await websocket_connect(HTTPRequest(url, headers=headers))
-        yield cls(socket)
-        socket.close()
-        while await socket.read_message() is not None:
-            """Until the server has closed its side, the socket is not."""
+        try:
+            yield cls(socket)
+        finally:
+            socket.close()
+            while await socket.read_message() is not None:
+                """Until the server has closed its side, the socket is not."""
 
     async def run(self, code: str) -> str:
         """Execute ``code`` and return what it printed, or the name of its error."""

@@ -105,3 +105,5 @@ async def test_jupyters_own_event_stream_has_them_too(server: RunningServer) -> 
     await eventually(running)
     assert (kernel_id, "CREATING") in told
     connection.close()
+    while await connection.read_message() is not None:
+        """Until the server has closed its side, the socket is not."""

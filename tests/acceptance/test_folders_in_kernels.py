@@ -232,10 +232,13 @@ async def test_a_folder_that_is_made_while_a_kernel_runs_appears_in_it(
         async def seen() -> bool:
             return await kernel.run(code) == "from the browser\n"
 
+        async def is_fixed() -> bool:
+            return await kernel.run(f"print(write('/home/work/{fixed}/b.txt'))") == "EROFS\n"
+
         await eventually(seen)
+        await eventually(is_fixed)
         assert await kernel.run(f"print(write('/home/work/{folder}/b.txt'))") == "written\n"
         assert await read(server, f"{folder}/b.txt") == "x"
-        assert await kernel.run(f"print(write('/home/work/{fixed}/b.txt'))") == "EROFS\n"
         assert (await server.delete(f"api/contents/{folder}")).status_code == 204
         purge = await server.post(f"backendai/v1/vfolders/{folder}/purge")
         assert purge.status_code == 409

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import nbformat
 import psutil
 import pytest
@@ -108,15 +109,17 @@ async def test_a_start_under_way_ends_with_its_server_and_holds_nothing(
     async with RunningServer(short_tmp_path, config=PROCESS, kernels_outlive=True) as server:
         body = {"name": OURS, "backendai": {"resources": {"cpu": 16}}}
         first = await started(server, backendai=body["backendai"])
-        waiting = asyncio.ensure_future(server.post("api/kernels", json=body))
 
         async def waits() -> bool:
             found = (await server.get("backendai/v1/sessions?status=PENDING")).json()
             return len(found) == 1
 
-        await eventually(waits)
-        await restart(server, signal.SIGKILL)
-        assert isinstance((await asyncio.gather(waiting, return_exceptions=True))[0], Exception)
+        headers = {"Authorization": f"token {server.token}"}
+        async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=60) as client:
+            waiting = asyncio.ensure_future(client.post("api/kernels", json=body))
+            await eventually(waits)
+            await restart(server, signal.SIGKILL)
+            assert isinstance((await asyncio.gather(waiting, return_exceptions=True))[0], Exception)
         assert [k["id"] for k in (await server.get("api/kernels")).json()] == [first]
 
         async def cancelled() -> list[str]:

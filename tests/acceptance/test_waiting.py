@@ -104,7 +104,7 @@ async def test_one_sees_what_a_start_waits_for(short_tmp_path: Path) -> None:
         assert kernel["status_reason"] == event.data["reason"]
         assert kernel["status_since"] == event.data["since"]
         assert abs(time.time() - event.data["since"]) < 30
-        starting.cancel()
+        await give_up(starting)
 
 
 @pytest.mark.parametrize("phase", ["PENDING", "CREATING"])
@@ -150,7 +150,7 @@ async def test_a_start_ends_with_the_connection_of_who_asked(
         async with httpx.AsyncClient(base_url=server.url, headers=headers) as client:
             starting = asyncio.create_task(client.post(f"api/{place}", json=body))
             session_id = await one_in(server, phase)
-            starting.cancel()
+            await give_up(starting)
 
         async def over() -> bool:
             found = (await server.get(f"backendai/v1/sessions/{session_id}")).json()
@@ -184,6 +184,12 @@ async def test_an_engine_that_hangs_is_a_phase_that_runs_out(
             os.kill(engine.pid, signal.SIGCONT)
         await nothing_is_left(server, within_s=90)
         await started(server)
+
+
+async def give_up(request: asyncio.Task[httpx.Response]) -> None:
+    """Stop waiting for an answer, and let the connection be closed."""
+    request.cancel()
+    await asyncio.wait([request])
 
 
 async def fill(server: RunningServer) -> None:

@@ -21,6 +21,7 @@ from backendai_jupyter.agent.relay.attendant import Attendant
 from backendai_jupyter.agent.relay.iopub import IopubChannel, JournalPlace
 from backendai_jupyter.agent.relay.layout import CHANNELS, check_prefix, ipc_address
 from backendai_jupyter.agent.relay.messages import Signer
+from backendai_jupyter.agent.relay.pace import Traffic
 from backendai_jupyter.agent.relay.readers import listen
 from backendai_jupyter.errors import RelayFailed
 
@@ -66,6 +67,7 @@ class KernelChannels:
         key: str,
         bind: str,
         journal: JournalPlace,
+        traffic: Traffic,
         former: Mapping[str, Any] | None = None,
     ) -> None:
         check_prefix(ipc_prefix)
@@ -74,6 +76,7 @@ class KernelChannels:
         self.key = key
         self.bind = bind
         self._journal = journal
+        self._traffic = traffic
         self._former = former
         self._public_key, self._secret_key = _keys(former)
         self._context: zmq.Context[Socket] = zmq.Context()
@@ -109,6 +112,7 @@ class KernelChannels:
             records=self._connected(iopub.RECORDS),
             stdin=self._bound(iopub.STDIN),
             control=self._bound(iopub.CONTROL),
+            traffic=self._traffic,
         )
 
     def endpoint(self) -> dict[str, object]:

@@ -21,6 +21,7 @@ import zmq
 from backendai_jupyter.agent.relay.audience import Audience
 from backendai_jupyter.agent.relay.chronicle import Chronicle, read_header
 from backendai_jupyter.agent.relay.messages import DELIMITER, Signer, delimiter_after_route
+from backendai_jupyter.agent.relay.pace import Pace, Traffic
 from backendai_jupyter.agent.relay.records import Frame, Kind
 
 # The attendant hands over what passes on the shell channel, and learns which executions an
@@ -31,7 +32,8 @@ CONTROL = "inproc://control-copies"
 KERNEL_GONE, KERNEL_CAME = b"gone", b"came"  # the attendant says so, in place of a record
 
 _UNSUBSCRIBE, _SUBSCRIBE = b"\x00", b"\x01"
-_BURST_MESSAGES, _BURST_BYTES = 256, 1 << 20  # in one turn
+_BURST_MESSAGES, _BURST_BYTES = 256, 1 << 20
+_GATHER_S = 0.003  # of a flood, in which the queues have room for what comes
 _COPIED_FRAMES = 6  # topic to metadata; what follows may be large and is not copied
 _MAX_BEHIND_BYTES = 16 << 20  # of a reader; an interrupt is seen after what comes before it
 _RETRY_MS = 20  # a subscriber that is full says when it is not, but not in every case
@@ -68,6 +70,7 @@ class IopubChannel:
         records: Socket,
         stdin: Socket,
         control: Socket,
+        traffic: Traffic,
     ) -> None:
         self._kernel_id = kernel_id
         self._place = place
@@ -80,6 +83,7 @@ class IopubChannel:
         for one in (front, records, *self._copies):
             self._poller.register(one, zmq.POLLIN)
         self._audience = Audience(listening, self._poller)
+        self._pace = Pace(traffic, gather_s=_GATHER_S)
         self._chronicle: Chronicle | None = None
         self._held: deque[Sequence[Part]] = deque()  # for subscribers that have no room
         self._told_at = -_TELL_EVERY_S
@@ -126,12 +130,14 @@ class IopubChannel:
         steering.recv()
 
     def _wait(self, chronicle: Chronicle) -> Mapping[object, int]:
-        paused = self._is_paused(chronicle)
+        rest_s = self._pace.rest_s(time.monotonic())
+        paused = rest_s > 0 or self._is_paused(chronicle)
         self._poller.register(self._back, 0 if paused else zmq.POLLIN)
         # The front is always said to have room; its file descriptor tells of changes.
         self._poller.register(self._front.FD, zmq.POLLIN if self._held else 0)
         save_in_s = chronicle.save_in_s()
-        timeout_ms = None if save_in_s is None else int(save_in_s * 1000) + 1
+        waits_s = [wait_s for wait_s in (save_in_s, rest_s or None) if wait_s is not None]
+        timeout_ms = int(min(waits_s) * 1000) + 1 if waits_s else None
         if self._held:
             timeout_ms = _RETRY_MS
         return dict(self._poller.poll(timeout_ms))
@@ -147,6 +153,8 @@ class IopubChannel:
         )
 
     def _turn(self, ready: Mapping[object, int], chronicle: Chronicle) -> None:
+        began_s = time.monotonic()
+        messages = size_bytes = 0
         if self._front in ready:
             self._take_subscriptions()
         if self._records in ready:
@@ -155,11 +163,15 @@ class IopubChannel:
             if copies in ready:
                 self._take_copies(copies, kind, chronicle)
         if self._back in ready:
-            self._take_output(chronicle)
+            messages, size_bytes = self._take_output(chronicle)
         self._commit(chronicle)
         self._push()
         self._audience.serve(ready, chronicle)
         self._audience.pump(chronicle)
+        if messages:
+            more = size_bytes > _BURST_BYTES
+            now_s = time.monotonic()
+            self._pace.passed(messages, size_bytes, began_s=began_s, now_s=now_s, more=more)
         if chronicle.save_in_s() == 0:
             chronicle.save()
 
@@ -171,17 +183,18 @@ class IopubChannel:
                 if change[:1] in {_SUBSCRIBE, _UNSUBSCRIBE}:
                     self._back.send(change)
 
-    def _take_output(self, chronicle: Chronicle) -> None:
-        size_bytes = 0
-        for _ in range(_BURST_MESSAGES):
+    def _take_output(self, chronicle: Chronicle) -> tuple[int, int]:
+        """Take what the kernel has published; return how many messages, of how many bytes."""
+        messages = size_bytes = 0
+        while messages < _BURST_MESSAGES and size_bytes <= _BURST_BYTES:
             try:
                 message = _receive(self._back)
             except zmq.Again:
-                return
+                break
             self._held.append(message)
+            messages += 1
             size_bytes += self._publish(message, chronicle)
-            if size_bytes > _BURST_BYTES:
-                return
+        return messages, size_bytes
 
     def _publish(self, message: Sequence[Part], chronicle: Chronicle) -> int:
         """Add a message of the kernel to the journal; return its size in bytes."""

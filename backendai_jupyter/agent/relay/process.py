@@ -18,6 +18,7 @@ from typing import Any
 from backendai_jupyter.agent.relay.channels import KernelChannels
 from backendai_jupyter.agent.relay.iopub import JournalPlace
 from backendai_jupyter.agent.relay.layout import journal_socket
+from backendai_jupyter.agent.relay.pace import Traffic
 from backendai_jupyter.errors import RelayFailed
 from backendai_jupyter.supervisor import Supervisor
 
@@ -53,6 +54,7 @@ class RelayProcess:
         self._keep_orphans = keep_orphans
         self._owner_deadline_s = owner_deadline_s
         self._kernels: dict[str, KernelChannels] = {}
+        self._traffic = Traffic()
         self._owner: asyncio.StreamWriter | None = None
         self._was_owned = False
         self._ended = asyncio.Event()
@@ -173,7 +175,13 @@ class RelayProcess:
                 journal_socket(self._control, kernel_id),
             )
             kernel = KernelChannels(
-                kernel_id, prefix, request["key"], request["bind"], place, request["endpoint"]
+                kernel_id,
+                prefix,
+                request["key"],
+                request["bind"],
+                place,
+                self._traffic,
+                request["endpoint"],
             )
             self._kernels[kernel_id] = kernel
         elif (kernel.key, kernel.bind) != (request["key"], request["bind"]):

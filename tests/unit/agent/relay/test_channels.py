@@ -10,6 +10,7 @@ import pytest
 
 from backendai_jupyter.agent.relay.channels import KernelChannels
 from backendai_jupyter.agent.relay.iopub import JournalPlace
+from backendai_jupyter.agent.relay.pace import Traffic
 from backendai_jupyter.errors import RelayFailed
 
 NUMBERS = itertools.count()
@@ -23,7 +24,7 @@ def taken() -> tuple[int, int]:
 def channels(path: Path, bind: str = "127.0.0.1") -> KernelChannels:
     number = next(NUMBERS)  # several may be open at once
     place = JournalPlace(path / f"journal-{number}", 1 << 20, path / f"j{number}")
-    return KernelChannels("k1", f"{path}/k", "secret", bind, place)
+    return KernelChannels("k1", f"{path}/k", "secret", bind, place, Traffic())
 
 
 def test_a_hundred_rounds_leave_no_file_and_no_thread(short_tmp_path: Path) -> None:
