@@ -139,7 +139,7 @@ class JournaledConnection(ZMQChannelsWebsocketConnection):
 
         What the journal has is still to be read; then it is known what it does not have.
         """
-        if self.kernel_manager.kernel_spec.language == "python":
+        if any("ipykernel" in part for part in self.kernel_manager.kernel_spec.argv):
             self._send_again_after = attached.head
             if attached.after >= attached.head:
                 self._send_again()
@@ -148,6 +148,10 @@ class JournaledConnection(ZMQChannelsWebsocketConnection):
         self._send_again_after = None
         if count := self._shell.send_again():
             log.warning("kernel %s: sent %d request(s) again", self.kernel_id, count)
+
+    def on_kernel_restarted(self) -> None:
+        self._shell.forget()
+        super().on_kernel_restarted()  # type: ignore[no-untyped-call] # its base
 
     def _send_status_message(self, status: str) -> None:
         """Tell of a restart, after what the former program has printed."""

@@ -18,8 +18,8 @@ class ShellChannel:
     """Takes the place of the stream to the kernel's shell channel, and remembers requests.
 
     A request that is in the relay when that is killed is lost.  To send it again does no harm
-    where the kernel got it after all: jupyter_client's ``Session``, which a Python kernel uses,
-    refuses what has a signature that it has seen.
+    where the kernel got it after all: jupyter_client's ``Session``, which ipykernel uses, refuses
+    what has a signature that it has seen.
     """
 
     def __init__(self, stream: ZMQStream) -> None:
@@ -40,6 +40,10 @@ class ShellChannel:
         """Take note of the header of a request that has passed the relay."""
         if self._unseen:
             self._unseen.pop(read_header(header).msg_id, None)
+
+    def forget(self) -> None:
+        """Take note that the kernel starts anew: what the former program was asked is over."""
+        self._unseen.clear()
 
     def send_again(self) -> int:
         """Send what has not been seen once more; return how many requests that were."""

@@ -78,8 +78,10 @@ class Window:
 
     def has_room(self, size_bytes: int) -> bool:
         """Return whether so much may be written; anything may when nothing is unconfirmed."""
-        if self._held or not self.unconfirmed_bytes:
-            return not self._held
+        if self._held:
+            return False
+        if not self.unconfirmed_bytes:
+            return True
         return self.unconfirmed_bytes + size_bytes <= self._limit_bytes and not self._is_overdue()
 
     async def room(self, size_bytes: int) -> None:

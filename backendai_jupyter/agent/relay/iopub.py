@@ -32,7 +32,7 @@ CONTROL = "inproc://control-copies"
 KERNEL_GONE, KERNEL_CAME = b"gone", b"came"  # the attendant says so, in place of a record
 
 _UNSUBSCRIBE, _SUBSCRIBE = b"\x00", b"\x01"
-_BURST_MESSAGES, _BURST_BYTES = 256, 1 << 20
+_BURST_MESSAGES, _BURST_BYTES = 256, 1 << 20  # in one turn
 _GATHER_S = 0.003  # of a flood, in which the queues have room for what comes
 _COPIED_FRAMES = 6  # topic to metadata; what follows may be large and is not copied
 _MAX_BEHIND_BYTES = 16 << 20  # of a reader; an interrupt is seen after what comes before it
@@ -169,7 +169,7 @@ class IopubChannel:
         self._audience.serve(ready, chronicle)
         self._audience.pump(chronicle)
         if messages:
-            more = size_bytes > _BURST_BYTES
+            more = messages == _BURST_MESSAGES or size_bytes > _BURST_BYTES
             now_s = time.monotonic()
             self._pace.passed(messages, size_bytes, began_s=began_s, now_s=now_s, more=more)
         if chronicle.save_in_s() == 0:

@@ -12,6 +12,7 @@ _MOST = 64.0
 _MESSAGE_BYTES = 65_536  # a larger message counts as several
 _LIVELY_S = 0.1  # after which a stream without messages no longer counts
 _SHARE = 0.05  # of the time, for a flood beside a lively stream
+_LONGEST_S = 0.1  # a turn that took long had to wait itself, for a disk, say
 
 
 class Traffic:
@@ -58,7 +59,8 @@ class Pace:
             return
         rest_s = 0.0 if more else self._gather_s
         if self._traffic.is_lively(now_s, beside=self):
-            rest_s = max(rest_s, (now_s - began_s) * (1 / _SHARE - 1))
+            fair_s = (now_s - began_s) * (1 / _SHARE - 1)
+            rest_s = max(rest_s, min(fair_s, _LONGEST_S))
         self._next_s = now_s + rest_s
 
     def rest_s(self, now_s: float) -> float:

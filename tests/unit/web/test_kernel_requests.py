@@ -74,6 +74,14 @@ async def test_a_kernel_refuses_what_it_has_had(
             of_kernel.deserialize(frames)
 
 
+async def test_what_the_former_program_was_asked_is_not_sent_to_the_next(
+    shell: ShellChannel, session: Session
+) -> None:
+    send(shell, session, "execute_request")
+    shell.forget()
+    assert shell.send_again() == 0
+
+
 async def test_no_more_than_some_are_kept(
     shell: ShellChannel, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:

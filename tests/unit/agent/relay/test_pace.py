@@ -14,12 +14,12 @@ def traffic() -> Traffic:
     return Traffic()
 
 
-def flood(pace: Pace, *, until_s: float, more: bool = False) -> None:
+def flood(pace: Pace, *, until_s: float) -> None:
     """Pass 100 messages in turns of 1 ms, as fast as it is let."""
     at_s = until_s - 0.05
     while at_s < until_s:
         at_s += pace.rest_s(at_s) + 0.001
-        pace.passed(100, 100, began_s=at_s - 0.001, now_s=at_s, more=more)
+        pace.passed(100, 100, began_s=at_s - 0.001, now_s=at_s)
 
 
 def test_a_few_messages_never_wait(traffic: Traffic) -> None:
@@ -58,6 +58,14 @@ def test_beside_a_lively_stream_a_flood_has_little_time(traffic: Traffic) -> Non
     assert pace.rest_s(100.004) == pytest.approx(0.038)
     pace.passed(100, 100, began_s=100.5, now_s=100.502)
     assert pace.rest_s(100.502) == 0  # the other one has been silent for long
+
+
+def test_a_turn_that_was_held_up_costs_no_long_rest(traffic: Traffic) -> None:
+    pace, other = Pace(traffic), Pace(traffic)
+    flood(pace, until_s=100)
+    other.passed(1, 100, began_s=104.9, now_s=105)
+    pace.passed(100, 500_000_000, began_s=100, now_s=105)
+    assert pace.rest_s(105) == pytest.approx(0.1)
 
 
 def test_two_floods_do_not_wait_for_each_other(traffic: Traffic) -> None:
