@@ -7,6 +7,8 @@ server (nbclient, papermill), so that one file configures a machine.
 from __future__ import annotations
 
 import os
+import platform
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from backendai_jupyter.errors import InvalidInput
 from backendai_jupyter.storage.hosts import VFolderHost, read_hosts
 
 MIN_JOURNAL_BYTES = 1 << 20
+MAX_RUNTIME_DIR_BYTES = 50
+_AGENT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 SECTIONS = ("BackendAI", "BackendAIAgent")
 
 
@@ -41,6 +45,28 @@ class BackendAI(Configurable):
 
     database_url = Unicode(
         help="""SQLAlchemy URL of the database.  Default: an SQLite file in ``data_dir``.""",
+    ).tag(config=True)
+
+    etcd_url = Unicode(
+        help="""Address of etcd, e.g. ``etcd://10.0.0.5,10.0.0.6,10.0.0.7/backendai``; ``etcds``
+        with TLS.  With ``redis_url``, ``database_url`` and ``cluster_secret_file`` it makes this
+        server one manager of a cluster.  Default: everything is in this process.""",
+    ).tag(config=True)
+
+    redis_url = Unicode(
+        help="""Address of Redis, e.g. ``redis://10.0.0.5``; ``rediss`` with TLS.""",
+    ).tag(config=True)
+
+    cluster_secret_file = Unicode(
+        help="""File with the secret that all managers and agents of a cluster share, readable
+        by its owner only; make it with ``openssl rand -base64 48``.""",
+    ).tag(config=True)
+
+    agent_lost_s = Float(
+        60.0,
+        help="""Seconds after which the kernels of an agent that is neither in etcd nor in Redis
+        any more count as lost, and end.  Larger lets kernels survive a longer cut of the
+        network; smaller gives their room back sooner.""",
     ).tag(config=True)
 
     vfolder_hosts = Dict(
@@ -129,10 +155,7 @@ class BackendAI(Configurable):
 
     @default("runtime_dir")
     def _short(self) -> str:
-        base = os.environ.get("XDG_RUNTIME_DIR", "")
-        if base and os.access(base, os.W_OK):
-            return str(Path(base) / "backendai")
-        return str(Path(tempfile.gettempdir()) / f"backendai-{os.geteuid()}")
+        return _short_directory("backendai")
 
     @default("database_url")
     def _sqlite(self) -> str:
@@ -171,13 +194,51 @@ class BackendAI(Configurable):
 
     @validate("runtime_dir")
     def _leaves_room_for_sockets(self, proposal: Any) -> str:
-        if len(os.fsencode(proposal.value)) > 50:
-            raise TraitError("BackendAI.runtime_dir must be at most 50 bytes long")
-        return str(proposal.value)
+        return _checked_for_sockets("BackendAI.runtime_dir", proposal.value)
+
+    @property
+    def in_cluster(self) -> bool:
+        """Whether this is one manager of a cluster; raises ``InvalidInput`` for half of one."""
+        return _all_or_none(
+            "BackendAI",
+            {
+                "etcd_url": self.etcd_url,
+                "redis_url": self.redis_url,
+                "cluster_secret_file": self.cluster_secret_file,
+            },
+        )
 
 
 class BackendAIAgent(Configurable):
     """The settings of the agent on this node."""
+
+    agent_id = Unicode(
+        help="""Name of this node in its cluster; every node has another.  Default: its host
+        name.""",
+    ).tag(config=True)
+
+    etcd_url = Unicode(
+        help="""Address of etcd, as ``BackendAI.etcd_url``; for ``backendai-agent`` only.""",
+    ).tag(config=True)
+
+    redis_url = Unicode(
+        help="""Address of Redis, as ``BackendAI.redis_url``; for ``backendai-agent`` only.""",
+    ).tag(config=True)
+
+    cluster_secret_file = Unicode(
+        help="""File with the secret of the cluster, as ``BackendAI.cluster_secret_file``; for
+        ``backendai-agent`` only.""",
+    ).tag(config=True)
+
+    state_dir = Unicode(
+        help="""Directory of what ``backendai-agent`` keeps of its kernels: their home
+        directories, their output, and how far each has come.  Default: ``backendai-agent`` in
+        the Jupyter data directory.""",
+    ).tag(config=True)
+
+    runtime_dir = Unicode(
+        help="""Directory for the sockets of ``backendai-agent``, as ``BackendAI.runtime_dir``.""",
+    ).tag(config=True)
 
     vfolder_hosts = Dict(
         Unicode(),
@@ -261,6 +322,42 @@ class BackendAIAgent(Configurable):
         of them counts as lost.""",
     ).tag(config=True)
 
+    @default("agent_id")
+    def _host_name(self) -> str:
+        return platform.node() or "host"
+
+    @default("state_dir")
+    def _in_jupyter_data(self) -> str:
+        return str(Path(jupyter_data_dir()) / "backendai-agent")
+
+    @default("runtime_dir")
+    def _short(self) -> str:
+        return _short_directory("backendai-agent")
+
+    @validate("runtime_dir")
+    def _leaves_room_for_sockets(self, proposal: Any) -> str:
+        return _checked_for_sockets("BackendAIAgent.runtime_dir", proposal.value)
+
+    @validate("agent_id")
+    def _is_a_name(self, proposal: Any) -> str:
+        if not _AGENT_ID.fullmatch(proposal.value):
+            raise TraitError(
+                "BackendAIAgent.agent_id may have letters, digits, '.', '_' and '-', at most 64"
+            )
+        return str(proposal.value)
+
+    def check_cluster(self) -> None:
+        """Raise ``InvalidInput`` naming what an agent of its own needs and has not."""
+        given = {
+            "etcd_url": self.etcd_url,
+            "redis_url": self.redis_url,
+            "cluster_secret_file": self.cluster_secret_file,
+        }
+        if not _all_or_none("BackendAIAgent", given):
+            raise InvalidInput("BackendAIAgent.etcd_url", "an agent needs the cluster's etcd")
+        if not self.vfolder_hosts:
+            raise InvalidInput("BackendAIAgent.vfolder_hosts", "an agent needs at least one")
+
     def hosts(self) -> dict[str, VFolderHost]:
         """Return the vfolder hosts of this node; raises ``InvalidInput``."""
         return read_hosts(self.vfolder_hosts, field="BackendAIAgent.vfolder_hosts")
@@ -281,6 +378,29 @@ class BackendAIAgent(Configurable):
         if proposal.value <= 0:
             raise TraitError("BackendAIAgent.kernel_uid must be above 0: kernels never run as root")
         return int(proposal.value)
+
+
+def _short_directory(name: str) -> str:
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    if base and os.access(base, os.W_OK):
+        return str(Path(base) / name)
+    return str(Path(tempfile.gettempdir()) / f"{name}-{os.geteuid()}")
+
+
+def _checked_for_sockets(name: str, path: str) -> str:
+    if len(os.fsencode(path)) > MAX_RUNTIME_DIR_BYTES:
+        raise TraitError(f"{name} must be at most {MAX_RUNTIME_DIR_BYTES} bytes long")
+    return path
+
+
+def _all_or_none(section: str, given: dict[str, str]) -> bool:
+    missing = [name for name, value in given.items() if not value]
+    if missing and len(missing) < len(given):
+        there = next(name for name, value in given.items() if value)
+        raise InvalidInput(
+            f"{section}.{missing[0]}", f"is needed in a cluster, and {there} is set"
+        )
+    return not missing
 
 
 def _read_limits(raw: dict[str, Any], *, total_s: float = 0) -> StartLimits:
