@@ -30,6 +30,7 @@ _OPTIONS = (
     # Notice within 9 s that a member hangs which owes no answer; etcd allows a ping each 5 s.
     ("grpc.keepalive_time_ms", 6_000),
     ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.http2.ping_timeout_ms", 3_000),  # of other pings, which keep those from being sent
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_http_proxy", 0),

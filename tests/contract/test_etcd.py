@@ -87,7 +87,7 @@ async def test_nobody_there_is_said_at_once_and_by_name() -> None:
 
 async def test_a_name_that_does_not_resolve_is_said() -> None:
     async with opened("etcd://no-such-host.invalid", call_s=1) as store:
-        with pytest.raises(Unavailable, match="etcd at no-such-host.invalid:2379"):
+        with pytest.raises(Unavailable, match=r"etcd at no-such-host\.invalid:2379"):
             await store.get("k")
 
 

@@ -17,7 +17,7 @@ from backendai_jupyter.cluster.urls import read_redis_url
 from backendai_jupyter.errors import TimedOut, Unavailable
 from tests.certificates import make_certificates
 from tests.helpers import eventually
-from tests.services import PASSWORD, PASSWORD_IN_URL, RedisServer, free_port
+from tests.services import PASSWORD, RedisServer, free_port
 
 
 @asynccontextmanager
@@ -63,9 +63,9 @@ async def test_a_server_that_hangs_costs_no_more_than_the_time_limit(
         await store.put("k", "1", ttl_s=60)
         redis.stop()
         before = time.monotonic()
-        with pytest.raises(TimedOut, match="Redis at .* did not answer"):
+        with pytest.raises(TimedOut, match=r"Redis at .* did not answer"):
             await store.get("k")
-        with pytest.raises(TimedOut, match="Redis at .* did not answer"):
+        with pytest.raises(TimedOut, match=r"Redis at .* did not answer"):
             await asyncio.gather(*(store.publish("c", "x") for _ in range(40)))
         assert time.monotonic() - before < 2
         redis.go_on()
