@@ -11,6 +11,7 @@ import contextlib
 import random
 import signal
 import socket
+import ssl
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +38,10 @@ class Service:
         self._directory = directory
         self._argv = argv
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
         with (self._directory / "log").open("ab") as log:
@@ -66,7 +71,7 @@ class Service:
 
     async def up(self) -> None:
         """Return once it answers."""
-        if self._process is not None and self._process.poll() is None:
+        if self.is_running:
             self.go_on()
         else:
             self.start()
@@ -82,18 +87,20 @@ class RedisServer(Service):
     ) -> None:
         self.port = free_port()
         self.socket = directory / "redis.sock"
-        argv = ["redis-server", "--save", "", "--dir", ".", "--unixsocket", str(self.socket)]
+        lines = ['save ""', f"unixsocket {self.socket}"]
         if secured is None:
-            argv += ["--port", str(self.port)]
+            lines += [f"port {self.port}"]
             self._start_of_url, self._options = "redis://", ""
         else:
-            argv += ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no"]
-            argv += ["--tls-cert-file", str(secured.cert), "--tls-key-file", str(secured.key)]
+            lines += ["port 0", f"tls-port {self.port}", "tls-auth-clients no"]
+            lines += [f"tls-cert-file {secured.cert}", f"tls-key-file {secured.key}"]
+            lines += [f"tls-ca-cert-file {secured.ca}"]
             self._start_of_url, self._options = "rediss://", f"&cacert={secured.ca}"
         if password:
-            argv += ["--user", "default off", "--user", f"backend on >{password} ~* &* +@all"]
+            lines += ["user default off", f"user backend on >{password} ~* &* +@all"]
             self._start_of_url += f"backend:{PASSWORD_IN_URL}@"
-        super().__init__(directory, argv)
+        super().__init__(directory, ["redis-server", "redis.conf"])
+        (directory / "redis.conf").write_text("\n".join(lines))
 
     def url(self, prefix: str = "test") -> str:
         start = f"{self._start_of_url}127.0.0.1:{self.port}/0"
@@ -123,11 +130,12 @@ class EtcdServer(Service):
         self.port = free_port()
         peers = peers or {name: free_port()}
         self.endpoint = f"127.0.0.1:{self.port}"
-        scheme, self._verify, self._options = "http", None, ""
+        scheme, self._options = "http", ""
+        self._verify: ssl.SSLContext | bool = False  # without TLS there is nothing to verify
         argv = ["etcd", "--name", name, "--data-dir", "data", "--log-level", "error"]
         argv += ["--logger", "zap", "--heartbeat-interval", "100", "--election-timeout", "1000"]
         if secured is not None:
-            scheme, self._verify = "https", str(secured.ca)
+            scheme, self._verify = "https", ssl.create_default_context(cafile=secured.ca)
             self._options = f"?cacert={secured.ca}"
             argv += ["--cert-file", str(secured.cert), "--key-file", str(secured.key)]
         self._base = f"{scheme}://{self.endpoint}"
@@ -143,8 +151,7 @@ class EtcdServer(Service):
 
     async def ask(self, path: str, **body: Any) -> dict[str, Any]:
         """Call etcd's JSON gateway."""
-        verify: Any = self._verify or False  # without TLS there is nothing to verify
-        async with httpx.AsyncClient(verify=verify, trust_env=False, timeout=5) as client:
+        async with httpx.AsyncClient(verify=self._verify, trust_env=False, timeout=5) as client:
             answer = await client.post(f"{self._base}/v3/{path}", json=body)
             answer.raise_for_status()
             return dict(answer.json())

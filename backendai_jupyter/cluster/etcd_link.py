@@ -27,9 +27,10 @@ _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    # Notice within 15 s that a member hangs which owes no answer; etcd allows a ping each 5 s.
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
+    # Notice within 9 s that a member hangs which owes no answer; etcd allows a ping each 5 s.
+    ("grpc.keepalive_time_ms", 6_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.http2.ping_timeout_ms", 3_000),  # of other pings, which keep those from being sent
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_http_proxy", 0),
@@ -113,6 +114,9 @@ class EtcdLink:
                 raise TimedOut(f"{self.name} did not answer in time") from None
             self._token = None if _login_is_stale(error) else self._token
             raise self._in_words(error) from None
+
+    def turn_to(self, member: int) -> None:
+        self._current = member
 
     def forget_login(self) -> None:
         """Log in again before the next call."""
