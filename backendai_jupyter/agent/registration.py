@@ -54,9 +54,7 @@ class Registration:
             await self.check()
             holder = await self._store.get(self._key)
             revision = holder.revision if holder else 0
-            if not await self._store.put_if(
-                self._key, self._node, revision=revision, lease=lease
-            ):
+            if not await self._store.put_if(self._key, self._node, revision=revision, lease=lease):
                 return  # somebody was faster: look again who
             log.info("agent %s is registered", self._agent_id)
             await lease.lost()

@@ -12,7 +12,6 @@ from cryptography.fernet import Fernet, InvalidToken
 from backendai_jupyter.domain.wire import Connection
 from backendai_jupyter.errors import InvalidInput
 
-
 MIN_SECRET_BYTES = 32
 
 

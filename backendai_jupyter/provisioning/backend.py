@@ -1,8 +1,8 @@
-"""The embedded backend: a manager and an agent in this process, on an event loop of their own.
+"""The backend of this process: a manager, with or without an agent, on a loop of its own.
 
-They have a thread to themselves because their users do not share a loop: the Jupyter Server
-has one, nbclient makes another, and a synchronous ``KernelManager`` runs one only for the
-length of each call.
+It has a thread to itself because its users do not share a loop: the Jupyter Server has one,
+nbclient makes another, and a synchronous ``KernelManager`` runs one only for the length of each
+call.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _STOP_MARGIN_S = 10.0  # for all that is not the end of kernels
 
 
 class Backend:
-    """A manager and an agent that meet in memory, over the database of this machine.
+    """One manager: of a machine of its own, with its agent, or of a cluster.
 
     ``start`` and ``stop`` block their caller; ``call`` may be awaited on any event loop.  A
     server's (``serving``) has the kernels of the server before it; any other ends its own.
@@ -51,7 +51,7 @@ class Backend:
         """Return when kernels can be started; raises what kept it from getting there."""
         self._thread.start()
         if not self._ready.wait(_START_TIMEOUT_S):
-            raise Unavailable("The embedded backend did not get ready in time; see the log.")
+            raise Unavailable("The Backend.AI manager did not get ready in time; see the log.")
         if self._failure is not None:
             raise self._failure
 
@@ -80,13 +80,21 @@ class Backend:
         except BaseException as error:  # raised again by ``start``
             self._failure = error
             if self._ready.is_set():
-                log.exception("the embedded backend failed")
+                log.exception("the backend failed")
         finally:
             self._ready.set()
             self._loop.close()
 
+    def _parts(self) -> Parts:
+        if self.settings.in_cluster:
+            # The libraries of etcd and Redis would cost a machine of its own a third of a second.
+            from backendai_jupyter.provisioning.clustered import Clustered  # noqa: PLC0415
+
+            return Clustered(self.settings, self.agent_settings)
+        return Embedded(self.settings, self.agent_settings, serving=self._serving)
+
     async def _live(self) -> None:
-        parts: Parts = Embedded(self.settings, self.agent_settings, serving=self._serving)
+        parts = self._parts()
         try:
             self.manager = await parts.open()
             self._ready.set()

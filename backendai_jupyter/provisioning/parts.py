@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from backendai_jupyter.agent.node import kernel_identity
 from backendai_jupyter.cluster.protocols import ClusterStore, LiveStore
 from backendai_jupyter.cluster.seal import Sealer
 from backendai_jupyter.config import BackendAI, BackendAIAgent
-from backendai_jupyter.manager.manager import Manager
+from backendai_jupyter.manager.manager import Manager, Times
 from backendai_jupyter.storage.hosts import VFolderHost
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.supervisor import Supervisor
@@ -34,6 +34,7 @@ def make_manager(
     sealer: Sealer,
     supervisor: Supervisor,
     hosts: Mapping[str, VFolderHost],
+    leads: Callable[[], bool] = lambda: True,
 ) -> Manager:
     """Return a manager as the settings describe it."""
     return Manager(
@@ -46,8 +47,12 @@ def make_manager(
         hosts=hosts,
         default_host=settings.default_vfolder_host,
         kernel_ids=kernel_identity(agent_settings.kernel_uid),
-        full_pass_s=settings.full_pass_s,
-        restart_grace_s=settings.restart_grace_s,
-        end_timeout_s=settings.end_timeout_s,
-        start_limits=settings.start_limits(),
+        times=Times(
+            full_pass_s=settings.full_pass_s,
+            restart_grace_s=settings.restart_grace_s,
+            end_timeout_s=settings.end_timeout_s,
+            agent_lost_s=settings.agent_lost_s,
+            start_limits=settings.start_limits(),
+        ),
+        leads=leads,
     )
