@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import sys
-from typing import Any
+from typing import Any, cast
 
 from jupyter_core.application import JupyterApp
 from traitlets import TraitError
@@ -41,7 +41,8 @@ class AgentApp(JupyterApp):
     def initialize(self, argv: Any = None) -> None:
         super().initialize(argv)
         logging.basicConfig(
-            level=self.log.getEffectiveLevel(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+            level=cast(int, self.log_level),
+            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         )
 
     def start(self) -> None:
