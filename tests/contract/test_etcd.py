@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -124,9 +125,8 @@ async def test_a_watch_says_that_it_has_a_gap_when_what_it_missed_is_compacted(
     start = await ends.near.put("a/0", "before")
     async with ends.far.watch("a/", after=start) as batches:
         ends.wire.cut()
-        for value in "123":
-            last = await ends.near.put("a/1", value)
-        await etcd.ask("kv/compaction", revision=str(last))
+        revisions = [await ends.near.put("a/1", value) for value in "123"]
+        await etcd.ask("kv/compaction", revision=str(revisions[-1]))
         ends.wire.join()
         with pytest.raises(Conflict, match="list and watch again"):
             await values(batches, 3)
@@ -215,11 +215,14 @@ async def all_up(members: list[EtcdServer]) -> str:
 
 
 async def leader_of(members: list[EtcdServer]) -> EtcdServer:
-    async def find() -> EtcdServer | None:
-        found = [member for member in members if await member.is_leader()]
-        return found[0] if found else None
+    leaders: list[EtcdServer] = []
 
-    return await eventually(find)  # type: ignore[return-value]
+    async def found() -> bool:
+        leaders[:] = [member for member in members if await member.is_leader()]
+        return len(leaders) == 1
+
+    await eventually(found)
+    return leaders[0]
 
 
 @pytest.mark.parametrize("loss", ["killed", "hangs"])
@@ -236,7 +239,7 @@ async def test_three_members_that_lose_their_leader_serve_on(
         watches = [await stack.enter_async_context(s.watch("a", after=start)) for s in stores]
         leader = await leader_of(cluster)
         leader.kill() if loss == "killed" else leader.stop()
-        await asyncio.gather(*(eventually(lambda s=store: can_put(s)) for store in stores))
+        await asyncio.gather(*(eventually(partial(can_put, store)) for store in stores))
         await stores[0].put("a", "2")
         assert [await values(watch, 1) for watch in watches] == [["2"]] * 3
         assert all(lease.alive for lease in leases)
