@@ -19,8 +19,7 @@ from typing import Any
 
 import httpx
 
-from backendai_jupyter.cluster.redis import RedisLiveStore
-from backendai_jupyter.cluster.urls import read_redis_url
+from backendai_jupyter.cluster.stores import check_redis
 from backendai_jupyter.errors import Unavailable
 from tests.certificates import Certificates
 from tests.helpers import eventually
@@ -107,13 +106,9 @@ class RedisServer(Service):
         return f"{start}?prefix={prefix}{self._options}"
 
     async def _answers(self) -> bool:
-        store = RedisLiveStore(read_redis_url(self.url()), call_s=1.0)
-        try:
-            return bool(await store.version())
-        except Unavailable:
-            return False
-        finally:
-            await store.close()
+        with contextlib.suppress(Unavailable):
+            return bool(await check_redis(self.url()))
+        return False
 
 
 class EtcdServer(Service):

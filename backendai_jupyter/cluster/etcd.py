@@ -51,7 +51,7 @@ class EtcdClusterStore:
         self._clock = clock
         self._supervisor = Supervisor()
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         await self._supervisor.close()
         await self._link.close()
 

@@ -53,7 +53,7 @@ class RedisLiveStore:
             aioredis.ConnectionPool(connection_class=kind, **options)
         )
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         await self._calls.aclose()
         await self._ears.aclose()
 
