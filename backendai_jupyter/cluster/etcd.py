@@ -55,10 +55,6 @@ class EtcdClusterStore:
         await self._supervisor.close()
         await self._link.close()
 
-    def ask_first(self, member: int) -> None:
-        """Turn to the endpoint of this number, as long as it answers."""
-        self._link.turn_to(member)
-
     async def version(self) -> str:
         """Return etcd's version once it has shown that it lets us in."""
         await self.get("")
