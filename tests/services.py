@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
-from backendai_jupyter.cluster.redis import RedisLiveStore
-from backendai_jupyter.cluster.urls import read_redis_url
+from backendai_jupyter.cluster.stores import check_redis
 from backendai_jupyter.errors import Unavailable
 from tests.certificates import Certificates
 from tests.helpers import eventually
@@ -107,13 +108,9 @@ class RedisServer(Service):
         return f"{start}?prefix={prefix}{self._options}"
 
     async def _answers(self) -> bool:
-        store = RedisLiveStore(read_redis_url(self.url()), call_s=1.0)
-        try:
-            return bool(await store.version())
-        except Unavailable:
-            return False
-        finally:
-            await store.close()
+        with contextlib.suppress(Unavailable):
+            return bool(await check_redis(self.url()))
+        return False
 
 
 class EtcdServer(Service):
@@ -126,6 +123,7 @@ class EtcdServer(Service):
         name: str = "one",
         peers: dict[str, int] | None = None,
         secured: Certificates | None = None,
+        login_ttl_s: int | None = None,
     ) -> None:
         self.port = free_port()
         peers = peers or {name: free_port()}
@@ -143,7 +141,10 @@ class EtcdServer(Service):
         argv += ["--listen-client-urls", self._base, "--advertise-client-urls", self._base]
         for option in ("listen-peer-urls", "initial-advertise-peer-urls"):
             argv += [f"--{option}", f"http://127.0.0.1:{peers[name]}"]
-        super().__init__(directory, [*argv, "--initial-cluster", cluster])
+        argv += ["--initial-cluster", cluster]
+        super().__init__(directory, argv)
+        if login_ttl_s is not None:
+            argv += ["--auth-token", _tokens(directory, login_ttl_s)]
 
     def url(self, prefix: str = "test", *, login: str = "") -> str:
         scheme = "etcds" if self._options else "etcd"
@@ -169,6 +170,21 @@ class EtcdServer(Service):
         with contextlib.suppress(httpx.HTTPError, KeyError):
             return bool((await self.ask("maintenance/status"))["leader"])
         return False
+
+
+def _tokens(directory: Path, ttl_s: int) -> str:
+    """Return the option for tokens that end; etcd's plain ones only end after five minutes."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = serialization.Encoding.PEM
+    private, public = directory / "token.key", directory / "token.pub"
+    private.touch(mode=0o600)
+    private.write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    public.write_bytes(
+        key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+    return f"jwt,pub-key={public},priv-key={private},sign-method=RS256,ttl={ttl_s}s"
 
 
 def free_port() -> int:

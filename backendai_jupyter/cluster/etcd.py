@@ -51,13 +51,9 @@ class EtcdClusterStore:
         self._clock = clock
         self._supervisor = Supervisor()
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         await self._supervisor.close()
         await self._link.close()
-
-    def ask_first(self, member: int) -> None:
-        """Turn to the endpoint of this number, as long as it answers."""
-        self._link.turn_to(member)
 
     async def version(self) -> str:
         """Return etcd's version once it has shown that it lets us in."""

@@ -25,8 +25,8 @@ CALL_S = 5.0  # within which a call succeeds or fails, however many members are 
 _OPTIONS = (
     # Try again within a second whom one could not reach; grpc's own patience is two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1000),
-    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.min_reconnect_backoff_ms", 3_000),  # for which it tries to connect
     # Notice within 9 s that a member hangs which owes no answer; etcd allows a ping each 5 s.
     ("grpc.keepalive_time_ms", 6_000),
     ("grpc.keepalive_timeout_ms", 3_000),
@@ -114,9 +114,6 @@ class EtcdLink:
                 raise TimedOut(f"{self.name} did not answer in time") from None
             self._token = None if _login_is_stale(error) else self._token
             raise self._in_words(error) from None
-
-    def turn_to(self, member: int) -> None:
-        self._current = member
 
     def forget_login(self) -> None:
         """Log in again before the next call."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from redis import asyncio as aioredis
-from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as NoConnection
@@ -54,7 +53,7 @@ class RedisLiveStore:
             aioredis.ConnectionPool(connection_class=kind, **options)
         )
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         await self._calls.aclose()
         await self._ears.aclose()
 
@@ -121,9 +120,9 @@ class RedisLiveStore:
             await asyncio.sleep(min(0.05 * 2**failures, MAX_PAUSE_S))
 
     @asynccontextmanager
-    async def _listen(self, channel: str) -> AsyncIterator[PubSub]:
+    async def _listen(self, channel: str) -> AsyncIterator[Any]:
         """Subscribe on a connection of its own; returns once Redis has confirmed it."""
-        ear: PubSub = self._ears.pubsub()
+        ear = self._ears.pubsub()
         try:
             async with in_words(self.name, self._call_s):
                 await ear.subscribe(channel)
@@ -134,7 +133,7 @@ class RedisLiveStore:
         finally:
             await ear.aclose()
 
-    async def _next(self, ear: PubSub) -> str:
+    async def _next(self, ear: Any) -> str:
         is_asked = False
         while True:
             # The time limit is one for silence here; for an answer it is get_message's.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,14 +27,13 @@ from tests.services import (
     three_members,
 )
 
+LOGIN_TTL_S = 1
+
 
 @asynccontextmanager
 async def opened(url: str, *, call_s: float = 5.0) -> AsyncIterator[EtcdClusterStore]:
-    store = EtcdClusterStore(read_etcd_url(url), call_s=call_s)
-    try:
+    async with aclosing(EtcdClusterStore(read_etcd_url(url), call_s=call_s)) as store:
         yield store
-    finally:
-        await store.close()
 
 
 class Ends:
@@ -124,9 +124,8 @@ async def test_a_watch_says_that_it_has_a_gap_when_what_it_missed_is_compacted(
     start = await ends.near.put("a/0", "before")
     async with ends.far.watch("a/", after=start) as batches:
         ends.wire.cut()
-        for value in "123":
-            last = await ends.near.put("a/1", value)
-        await etcd.ask("kv/compaction", revision=str(last))
+        revisions = [await ends.near.put("a/1", value) for value in "123"]
+        await etcd.ask("kv/compaction", revision=str(revisions[-1]))
         ends.wire.join()
         with pytest.raises(Conflict, match="list and watch again"):
             await values(batches, 3)
@@ -205,38 +204,42 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[EtcdServe
         member.kill()
 
 
-async def all_up(members: list[EtcdServer]) -> str:
-    """Return the URL of the three, none of which is down or hangs any more."""
+async def all_up(members: list[EtcdServer]) -> None:
+    """Return when none of them is down or hangs any more."""
     for member in members:
         if not member.is_running:
             member.start()
     await asyncio.gather(*(member.up() for member in members))
-    return f"etcd://{','.join(member.endpoint for member in members)}/three"
 
 
 async def leader_of(members: list[EtcdServer]) -> EtcdServer:
-    async def find() -> EtcdServer | None:
-        found = [member for member in members if await member.is_leader()]
-        return found[0] if found else None
+    leaders: list[EtcdServer] = []
 
-    return await eventually(find)  # type: ignore[return-value]
+    async def found() -> bool:
+        leaders[:] = [member for member in members if await member.is_leader()]
+        return len(leaders) == 1
+
+    await eventually(found)
+    return leaders[0]
 
 
 @pytest.mark.parametrize("loss", ["killed", "hangs"])
 async def test_three_members_that_lose_their_leader_serve_on(
     cluster: list[EtcdServer], loss: str
 ) -> None:
-    url = await all_up(cluster)
+    await all_up(cluster)
+    endpoints = [member.endpoint for member in cluster]
     async with AsyncExitStack() as stack:
-        stores = [await stack.enter_async_context(opened(url)) for _ in range(3)]
-        for number, store in enumerate(stores):
-            store.ask_first(number)
+        stores = [
+            await stack.enter_async_context(opened(f"etcd://{','.join(order)}/three"))
+            for order in (endpoints, endpoints[1:] + endpoints[:1], endpoints[2:] + endpoints[:2])
+        ]
         start = await stores[0].put("a", "1")
         leases = [await stack.enter_async_context(store.lease(5)) for store in stores]
         watches = [await stack.enter_async_context(s.watch("a", after=start)) for s in stores]
         leader = await leader_of(cluster)
         leader.kill() if loss == "killed" else leader.stop()
-        await asyncio.gather(*(eventually(lambda s=store: can_put(s)) for store in stores))
+        await asyncio.gather(*(eventually(partial(can_put, store)) for store in stores))
         await stores[0].put("a", "2")
         assert [await values(watch, 1) for watch in watches] == [["2"]] * 3
         assert all(lease.alive for lease in leases)
@@ -246,7 +249,8 @@ async def test_three_members_that_lose_their_leader_serve_on(
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
     directory = tmp_path_factory.mktemp("guarded")
-    server = EtcdServer(directory / "etcd", secured=make_certificates(directory))
+    secured = make_certificates(directory)
+    server = EtcdServer(directory / "etcd", secured=secured, login_ttl_s=LOGIN_TTL_S)
     yield server
     server.kill()
 
@@ -265,7 +269,7 @@ async def test_tls_and_password(guarded: EtcdServer, tmp_path: Path) -> None:
             async with store.watch("k", after=revision - 1) as batches:
                 assert await values(batches, 1) == ["1"]
         assert PASSWORD not in repr(read_etcd_url(url))
-        assert (await check_etcd(url)).startswith("3.")
+        assert ", version 3." in await check_etcd(url)
 
 
 async def test_who_may_not_in_is_told_so_without_his_password(guarded: EtcdServer) -> None:
@@ -281,15 +285,18 @@ async def test_who_may_not_in_is_told_so_without_his_password(guarded: EtcdServe
         await check_etcd(f"etcds://root@{guarded.endpoint}")
 
 
-async def test_who_was_let_in_logs_in_again_when_etcd_has_forgotten_him(
-    guarded: EtcdServer,
-) -> None:
+async def test_who_was_let_in_logs_in_again_when_that_has_expired(guarded: EtcdServer) -> None:
     await guarded.up()
     async with opened(guarded.url(login=f"root:{PASSWORD_IN_URL}@")) as store:
-        start = await store.put("k", "1")
-        async with store.watch("k", after=start) as batches:
-            guarded.kill()  # which keeps tokens in memory
-            await guarded.up()
-            await eventually(lambda: can_put(store))
-            await store.put("k", "2")
+        before = time.monotonic()
+
+        async def puts_for_longer() -> bool:
+            await store.put("k", "1")
+            return time.monotonic() > before + 2 * LOGIN_TTL_S
+
+        await eventually(puts_for_longer)
+        start = await store.put("k", "2")
+        before = time.monotonic()
+        await eventually(lambda: time.monotonic() > before + 2 * LOGIN_TTL_S)
+        async with store.watch("k", after=start - 1) as batches:
             assert await values(batches, 1) == ["2"]

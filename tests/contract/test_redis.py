@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -22,11 +22,8 @@ from tests.services import PASSWORD, RedisServer, free_port
 
 @asynccontextmanager
 async def opened(url: str, *, call_s: float = 5.0) -> AsyncIterator[RedisLiveStore]:
-    store = RedisLiveStore(read_redis_url(url), call_s=call_s, idle_s=0.3)
-    try:
+    async with aclosing(RedisLiveStore(read_redis_url(url), call_s=call_s, idle_s=0.3)) as store:
         yield store
-    finally:
-        await store.close()
 
 
 async def hears(store: LiveStore, messages: AsyncIterator[str]) -> None:
@@ -146,7 +143,7 @@ async def test_tls_and_password(tmp_path: Path, short_tmp_path: Path) -> None:
             assert await store.list("") == {"k": "1"}
             await hears(store, messages)
         assert PASSWORD not in repr(read_redis_url(server.url()))
-        assert (await check_redis(server.url()))[0].isdigit()
+        assert ", version " in await check_redis(server.url())
         with pytest.raises(Unavailable, match="invalid username-password pair") as refusal:
             await check_redis(server.url().replace("s3cret", "s4cret"))
         assert "s4cret" not in str(refusal.value)
