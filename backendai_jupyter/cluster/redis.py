@@ -62,6 +62,12 @@ class RedisLiveStore:
         async with in_words(self.name, self._call_s):
             return str((await self._calls.info("server"))["redis_version"])
 
+    async def now(self) -> float:
+        """Return the time by Redis's clock, in seconds since the epoch, UTC."""
+        async with in_words(self.name, self._call_s):
+            seconds, micros = await self._calls.time()
+        return float(seconds + micros / 1e6)
+
     async def put(self, key: str, value: str, *, ttl_s: float) -> None:
         async with in_words(self.name, self._call_s):
             await self._calls.set(self._full(key), value, px=max(int(ttl_s * 1000), 1))
