@@ -25,6 +25,9 @@ _ORDER = (
 )
 
 
+_ATTEMPTS = 5  # to write a session while the one that is in its way ends
+
+
 class JupyterSessionStore:
     """Reads and guarded writes; each is one transaction.
 
@@ -45,14 +48,15 @@ class JupyterSessionStore:
         One that ``may_share`` is written in any case.
         """
         values = {**_values(session), "path_digest": _digest(session.path), "created_at": now}
-        async with self._database.write() as conn:
-            if await insert_if_absent(conn, jupyter_sessions, values):
-                return session
-            if may_share:
-                shared = {**values, "path_digest": None}
-                await conn.execute(sa.insert(jupyter_sessions).values(shared))
-                return session
-            return await _holder(conn, session, values["path_digest"])
+        for _ in range(_ATTEMPTS):
+            async with self._database.write() as conn:
+                if await insert_if_absent(conn, jupyter_sessions, values):
+                    return session
+                if may_share:
+                    values["path_digest"] = None
+                elif (holder := await _in_the_way_of(conn, values)) is not None:
+                    return holder
+        raise LostRace(f"The sessions of {session.path!r} come and go; try again.")
 
     async def find(self, viewer: Viewer, **wanted: str | None) -> tuple[JupyterSession, ...]:
         """Return the viewer's sessions whose fields are as ``wanted``, oldest first."""
@@ -108,17 +112,14 @@ class JupyterSessionStore:
         return _to_record(row)
 
 
-async def _holder(
-    conn: AsyncConnection, session: JupyterSession, digest: str | None
-) -> JupyterSession:
-    in_the_way = jupyter_sessions.c.id == session.id
-    if digest is not None:
-        in_the_way |= jupyter_sessions.c.path_digest == digest
-    query = _select().where(jupyter_sessions.c.owner == session.owner, in_the_way).limit(1)
+async def _in_the_way_of(conn: AsyncConnection, values: Mapping[str, Any]) -> JupyterSession | None:
+    """Return the session with the same id or path; None if it has gone since it was met."""
+    same = jupyter_sessions.c.id == values["id"]
+    if values["path_digest"] is not None:
+        same |= jupyter_sessions.c.path_digest == values["path_digest"]
+    query = _select().where(jupyter_sessions.c.owner == values["owner"], same).limit(1)
     row = (await conn.execute(query)).one_or_none()
-    if row is None:
-        raise LostRace(f"The session of {session.path!r} has just ended elsewhere; try again.")
-    return _to_record(row)
+    return None if row is None else _to_record(row)
 
 
 def _select() -> sa.Select[Any]:
