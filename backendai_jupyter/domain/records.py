@@ -122,6 +122,7 @@ class Agent:
     images: tuple[str, ...]
     notes: tuple[str, ...]
     seen_at: float
+    is_drained: bool = False  # what runs there goes on, and nothing new starts
 
     @property
     def free(self) -> Slots:

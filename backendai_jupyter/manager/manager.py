@@ -241,6 +241,11 @@ class Manager:
 
         return _loop(name, step_if_leading, period_s)
 
+    async def drain(self, agent_id: str, *, is_drained: bool) -> None:
+        """Let nothing new start on an agent, or let it again; what runs there goes on."""
+        await self.agents.set_drained(agent_id, is_drained)
+        self._enqueued()
+
     async def live(self) -> tuple[ComputeSession, ...]:
         """Return the sessions of this cluster that have not ended, oldest first."""
         return await self._store.live(self.cluster_id)

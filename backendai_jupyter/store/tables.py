@@ -137,6 +137,7 @@ agents = sa.Table(
     sa.Column("images", sa.Text, nullable=False),
     sa.Column("notes", sa.Text, nullable=False),
     sa.Column("seen_at", sa.Double, nullable=False),
+    sa.Column("is_drained", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 
 # What an agent has and how much of it is spoken for; kept in step with allocations.
