@@ -157,6 +157,9 @@ async def in_words(name: str, within_s: float | None) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(within_s):
             yield
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError  # which redis swallows while it connects
     except (TimeoutError, TookTooLong):
         raise TimedOut(f"{name} did not answer in time") from None
     except (NoConnection, OSError) as error:
