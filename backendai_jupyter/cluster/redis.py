@@ -160,18 +160,22 @@ class RedisLiveStore:
 @asynccontextmanager
 async def in_words(name: str, within_s: float | None) -> AsyncIterator[None]:
     """Raise ``Unavailable`` for all that may go wrong with Redis."""
+    task = asyncio.current_task()
+    assert task is not None
+    cancels = task.cancelling()
     try:
         async with asyncio.timeout(within_s):
             yield
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise asyncio.CancelledError  # which redis swallows while it connects
     except (TimeoutError, TookTooLong):
         raise TimedOut(f"{name} did not answer in time") from None
     except (NoConnection, OSError) as error:
         raise Unavailable(f"{name} cannot be reached: {error}") from None
     except RedisError as error:
         raise Unavailable(f"{name} refused: {error}") from None
+    finally:
+        # Asyncio may swallow it while it races the addresses of a host, as redis has it do.
+        if task.cancelling() > cancels:
+            raise asyncio.CancelledError
 
 
 def _connection(address: RedisAddress, call_s: float) -> tuple[type[Any], dict[str, Any]]:
