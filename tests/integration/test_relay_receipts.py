@@ -12,7 +12,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from backendai_jupyter.agent.relay.records import Kind
 from tests.helpers import eventually
 from tests.integration.journal_rig import (
     Entry,
@@ -74,28 +73,32 @@ async def test_output_is_complete_and_comes_once_whenever_the_relay_is_killed(
 async def test_a_cell_that_ended_while_no_relay_was_there_ends_after_all_its_output(
     short_tmp_path: Path,
 ) -> None:
-    load, done = Load(1_500, 8, ()), short_tmp_path / "done"
+    load, go, done = Load(1_500, 8, ()), short_tmp_path / "go", short_tmp_path / "done"
+    waiting = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)"
     async with rig(short_tmp_path, started=False) as kernel:
         await kernel.start(KEEP_ALL)
         async with stock_client(kernel.connection) as client:
             session = await writer_of(client)
             async with attached(kernel, session) as reader:
-                code = f"import os; os.kill({kernel.relay.pid}, 9)\n{load.code}\n"
-                msg_id = await ask(client, f"{code}open({str(done)!r}, 'w').close()")
-                await reader.ended()
-        await kernel.find_relay_lost()
-        await eventually(done.exists)
-        await kernel.relay.open()
-        await kernel.open_again()
-        async with attached(kernel, session, 0) as reader:
-            entries = await reader.until(idle_of(msg_id))
-            assert text_of(entries) == load.text
-            entries = await until_replied(reader, entries)
+                code = f"print('begun', flush=True)\n{waiting}\n{load.code}"
+                msg_id = await ask(client, f"{code}\nopen({str(done)!r}, 'w').close()")
+                await reader.until(has_text("begun"))
+                os.kill(kernel.relay.pid, signal.SIGKILL)
+            await kernel.find_relay_lost()
+            go.touch()
+            await eventually(done.exists)
+            await kernel.relay.open()
+            await kernel.open_again()
+            async with attached(kernel, session, 0) as reader:
+                entries = await reader.until(idle_of(msg_id))
+                assert text_of(entries) == f"begun\n{load.text}"
+                entries += await until_replied(reader, entries)
     [error] = [entry for entry in entries if entry.header["msg_type"] == "error"]
     assert error.content["ename"] == "KernelReplyLost"
     assert "its output is complete" in error.content["evalue"]
-    replies = [entry for entry in entries if entry.kind is Kind.SHELL]
-    assert [reply.parent["msg_id"] for reply in replies] == [msg_id]
+    [reply] = [entry for entry in entries if entry.header["msg_type"] == "execute_reply"]
+    assert (reply.route, reply.parent["msg_id"]) == (session, msg_id)
+    assert len([entry for entry in entries if idle_of(msg_id)(entry)]) == 1
 
 
 async def test_without_a_relay_the_kernel_keeps_little_and_waits(short_tmp_path: Path) -> None:

@@ -203,10 +203,14 @@ class Attendant:
             return
         for cell in self._answered:
             if cell.header in self._unsure:
-                self._publish("status", {"execution_state": "idle"}, parent=cell.header)
+                self._say_idle(cell)
         self._answered.clear()
         for cell in self._cells.take_adopted():
-            self._end(cell, _LOST, _UNSURE_TEXT if cell.header in self._unsure else _RAN_TEXT)
+            if cell.header in self._unsure:
+                self._end(cell, _LOST, _UNSURE_TEXT)
+                self._say_idle(cell)
+            else:
+                self._end(cell, _LOST, _RAN_TEXT)
 
     def _read_event(self) -> None:
         event, _ = struct.unpack("=hi", self._monitor.recv_multipart()[0])
@@ -236,8 +240,10 @@ class Attendant:
             return
         for cell in waiting[:1]:
             self._end(cell, _DEATH, text)
+            self._say_idle(cell)
         for cell in waiting[1:]:  # queued behind it and never begun
             self._reply(cell, {"status": "aborted"})
+            self._say_idle(cell)
         self._cells.forget()
 
     def _end(self, cell: Cell, name: str, text: str) -> None:
@@ -250,6 +256,8 @@ class Attendant:
             "execute_reply", content, session=self._session, parent=cell.header
         )
         self._replies.send_multipart([*cell.route, *reply])
+
+    def _say_idle(self, cell: Cell) -> None:
         self._publish("status", {"execution_state": "idle"}, parent=cell.header)
 
     def _publish(

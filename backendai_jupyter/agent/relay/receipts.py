@@ -43,7 +43,7 @@ class Receipts:
 
     def __init__(self, stamp: bytes = b"") -> None:
         """Go on after ``stamp``, that of the last record in the journal that has one."""
-        self._program, self._number = _STAMP.unpack(stamp) if stamp else (_NOBODY, 0)
+        self._program, self._number = _unpacked(stamp)
         self._messages = self._bytes = 0  # taken since the last receipt
         self._lacks = False
         self._asked = False  # and nothing has come of it yet
@@ -85,3 +85,8 @@ class Receipts:
     def _say(self, what: bytes) -> bytes:
         self._messages = self._bytes = 0
         return WORD.pack(what, self._program, self._number)
+
+
+def _unpacked(stamp: bytes) -> tuple[bytes, int]:
+    program, number = _STAMP.unpack(stamp) if stamp else (_NOBODY, 0)
+    return program, number
