@@ -25,15 +25,16 @@ MARK = struct.Struct("<4s8sQQ")  # magic, program, number, the first number that
 # What the relay says: that this, the program, the last number that is in the journal.
 WORD = struct.Struct("<c8sQ")
 RECEIPT, RESUME = b"\x02", b"\x03"  # 0 and 1 are ZeroMQ's own: subscriptions
-KEPT_BYTES = 4 << 20
+KEPT_BYTES = 8 << 20
 KEPT_MESSAGES = 2048
+_READABLE = int(zmq.POLLIN)  # an enum takes longer than all the rest here
 WAIT_MILLIS = 100  # after which one who waits for a receipt looks whether the kernel ends
 
 
 class Kept(NamedTuple):
     """A message with the rest of what it is sent with."""
 
-    frames: list[Any]
+    frames: list[bytes]
     delimiter: int  # its place
     options: dict[str, Any]
     size: int
@@ -61,14 +62,14 @@ class Outbox:
     def add(self, frames: list[Any], **options: Any) -> None:
         """Give a message its number; it is the last to be sent."""
         # Whoever made a buffer may change it before the message is sent again.
-        frames = [_unchanging(frame) for frame in frames]
-        size = sum(memoryview(frame).nbytes for frame in frames)
+        frames = [frame if isinstance(frame, bytes) else bytes(frame) for frame in frames]
+        size = sum(map(len, frames))
         self._kept.append(Kept(frames, frames.index(DELIMITER), options, size))
         self._size += size
         while not self._confirmed and len(self._kept) > 1 and self._is_over_bound():
             self._drop_first()
 
-    def take(self) -> tuple[list[Any], dict[str, Any]] | None:
+    def take(self) -> tuple[list[bytes], dict[str, Any]] | None:
         """Return the next message to send, with its mark, and its options."""
         index = self._next - self._first
         if index >= len(self._kept):
@@ -129,13 +130,13 @@ class Delivery:
         Nothing is left unheard: each use of the socket may take the signal that there is
         something to hear, and the event loop would then not come back to it.
         """
+        socket = self._thread.socket
         while True:
-            while self._thread.socket.EVENTS & zmq.POLLIN:
-                self._hear(self._thread.socket.recv_multipart(zmq.NOBLOCK))
-            message = self._outbox.take()
-            if message is None:
+            while (message := self._outbox.take()) is not None:
+                self._pass_on(message[0], **message[1])
+            if not socket.getsockopt(zmq.EVENTS) & _READABLE:
                 return
-            self._pass_on(message[0], **message[1])
+            self._hear(socket.recv_multipart(zmq.NOBLOCK))
 
     def _be_told(self, frames: list[bytes]) -> None:
         self._hear(frames)
@@ -152,7 +153,3 @@ def deliver(thread: Any) -> None:
     """Have the relay confirm what ``thread`` sends, if that can hear it."""
     if hasattr(thread, "_xpub_stream"):  # ipykernel 6 has a socket that only sends
         thread.schedule(Delivery(thread).begin)
-
-
-def _unchanging(frame: Any) -> Any:
-    return frame if isinstance(frame, bytes) or memoryview(frame).readonly else bytes(frame)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from backendai_jupyter.agent.kernel_delivery import MAGIC, MARK, RECEIPT, RESUME, WORD
 
-# The kernel keeps sixteen times as many messages, eight times as many bytes, before it waits.
+# The kernel keeps sixteen times as much before it waits.
 _MESSAGES, _BYTES = 128, 512 << 10  # after which there is a receipt
 _STAMP = struct.Struct("<8sQ")  # program and number
 _NOBODY = bytes(8)
