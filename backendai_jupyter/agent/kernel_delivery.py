@@ -151,5 +151,5 @@ class Delivery:
 
 def deliver(thread: Any) -> None:
     """Have the relay confirm what ``thread`` sends, if that can hear it."""
-    if hasattr(thread, "_xpub_stream"):  # ipykernel 6 has a socket that only sends
+    if hasattr(thread, "_xpub_stream"):  # before ipykernel 7.2 the socket only sends
         thread.schedule(Delivery(thread).begin)
