@@ -81,7 +81,7 @@ class Attendant:
         self._questions.connect(QUESTIONS)
         self._answered: list[Cell] = []  # of an earlier relay: only their end was not seen
         self._kernel_answers = False  # and thus has nothing more to say about earlier cells
-        self._unsure: Collection[bytes] | None = None  # headers, once their output has come
+        self._complete: Collection[bytes] | None = None  # headers, once their output has come
         self._monitor = _bound(context, zmq.PAIR, None)
         self._monitor.connect(MONITOR)
         self._orders = _bound(context, zmq.PAIR, ORDERS)
@@ -176,7 +176,7 @@ class Attendant:
         while self._records.poll(0):
             what, *parts = self._records.recv_multipart()
             if what != ADOPT:
-                self._unsure = set(parts)
+                self._complete = set(parts)
                 self._end_adopted()
                 continue
             adopted = True
@@ -199,18 +199,18 @@ class Attendant:
         self._end_adopted()
 
     def _end_adopted(self) -> None:
-        if not self._kernel_answers or self._unsure is None:
+        if not self._kernel_answers or self._complete is None:
             return
         for cell in self._answered:
-            if cell.header in self._unsure:
+            if cell.header not in self._complete:
                 self._say_idle(cell)
         self._answered.clear()
         for cell in self._cells.take_adopted():
-            if cell.header in self._unsure:
+            if cell.header in self._complete:
+                self._end(cell, _LOST, _RAN_TEXT)
+            else:
                 self._end(cell, _LOST, _UNSURE_TEXT)
                 self._say_idle(cell)
-            else:
-                self._end(cell, _LOST, _RAN_TEXT)
 
     def _read_event(self) -> None:
         event, _ = struct.unpack("=hi", self._monitor.recv_multipart()[0])

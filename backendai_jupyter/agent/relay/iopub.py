@@ -20,6 +20,7 @@ import zmq
 
 from backendai_jupyter.agent.relay.audience import Audience
 from backendai_jupyter.agent.relay.chronicle import Chronicle, read_header
+from backendai_jupyter.agent.relay.executions import Execution
 from backendai_jupyter.agent.relay.messages import DELIMITER, Signer, delimiter_after_route
 from backendai_jupyter.agent.relay.pace import Pace, Traffic
 from backendai_jupyter.agent.relay.receipts import Receipts, is_mark, read_mark
@@ -88,6 +89,7 @@ class IopubChannel:
         self._audience = Audience(listening, self._poller)
         self._pace = Pace(traffic, gather_s=_GATHER_S)
         self._receipts = Receipts()
+        self._adopted: list[Execution] = []  # by the attendant, from an earlier relay
         self._settling = ""
         self._chronicle: Chronicle | None = None
         self._held: deque[Sequence[Part]] = deque()  # for subscribers that have no room
@@ -121,6 +123,7 @@ class IopubChannel:
         for execution in chronicle.executions.going_on():
             if execution.route:
                 answered = b"answered" if execution.replied else b""
+                self._adopted.append(execution)
                 adopted = [ADOPT, execution.route, execution.header, answered]
                 self._records.send_multipart(adopted)
         return chronicle
@@ -223,18 +226,18 @@ class IopubChannel:
         self._held.append(message)
         self._take(Kind.IOPUB, frames, chronicle, stamp)
         if self._settling and chronicle.idle_of == self._settling:
-            self._settle(chronicle)
+            self._settle()
         return size_bytes
 
-    def _settle(self, chronicle: Chronicle) -> None:
-        """Tell the attendant which executions the kernel has not said to be done with.
+    def _settle(self) -> None:
+        """Tell the attendant which executions have all their output here.
 
-        Of one without numbers that cannot be told: something may have been lost.
+        Of a kernel without numbers that is not known: something may have been lost.
         """
+        complete = [e.header for e in self._adopted if e.idle and self._receipts.numbered]
+        self._records.send_multipart([SETTLED, *complete])
         self._settling = ""
-        going_on = chronicle.executions.going_on()
-        unsure = [e.header for e in going_on if not (e.idle and self._receipts.numbered)]
-        self._records.send_multipart([SETTLED, *unsure])
+        self._adopted.clear()
 
     def _take_records(self, chronicle: Chronicle) -> None:
         """Take what the attendant saw on the shell channel."""
@@ -258,7 +261,7 @@ class IopubChannel:
         else:
             self._settling = word.removeprefix(SETTLE).decode()
             if not self._receipts.numbered:
-                self._settle(chronicle)
+                self._settle()
 
     def _take_copies(self, copies: Socket, kind: Kind, chronicle: Chronicle) -> None:
         """Take what the kernel sends to a client, from copies of both directions."""
