@@ -150,6 +150,7 @@ class _Parts:
         relay = RelayClient(
             instance.run_root / "relay",
             bind=self._agent_settings.relay_bind,
+            host=self._agent_settings.relay_host,
             orphan_command=None if self._keeps_kernels else reaper,
             on_lost=lambda: self._agent.relay_lost(),
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 from backendai_jupyter.agent.relay.records import Kind, encode
 from backendai_jupyter.supervisor import Supervisor
+from tests.integration.door_rig import connection_to
 
 
 class JournalServer:
@@ -16,6 +17,7 @@ class JournalServer:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.connection = connection_to(path)
         self.requests: list[dict[str, Any]] = []
         self.acked: dict[str, int] = {}
         self.state = "idle"

@@ -25,7 +25,8 @@ class Kind(IntEnum):
     ``IOPUB`` has the frames of a message from its signature on: signature, header, parent
     header, metadata, content, buffers.  ``SHELL``, ``STDIN`` and ``CONTROL`` are messages of
     the kernel to one client, whose routing id comes before the signature.  ``REQUEST`` is an
-    execute_request on its way to the kernel: the client's routing id and the header.
+    execute_request on its way to the kernel: the client's routing id and the header.  ``ALIVE``
+    is in no journal and has no number: it answers a reader that asks whether the relay is there.
     """
 
     IOPUB = 1
@@ -33,6 +34,7 @@ class Kind(IntEnum):
     STDIN = 3
     CONTROL = 4
     REQUEST = 5
+    ALIVE = 6
 
 
 _KINDS = frozenset(Kind)
