@@ -137,7 +137,9 @@ def open_journal_blocking(connection: Connection, *, timeout_s: float) -> socket
 def _door_to(connection: Connection) -> JournalDoor | None:
     """Return how to reach the relay on its machine; None if that is this one."""
     door, path = connection.journal_door, connection.journal_socket
-    if door is None or path is None or door.place == place_of(Path(path).parent):
+    if door is None or path is None:
+        return None
+    if door.place and door.place == place_of(Path(path).parent):
         return None
     return door
 

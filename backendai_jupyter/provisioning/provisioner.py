@@ -71,9 +71,11 @@ class BackendAIProvisioner(KernelProvisionerBase):
 
     @property
     def journal(self) -> Connection | None:
-        """How the journal of the kernel is reached; None if it has none."""
-        has_one = self._connection is not None and self._connection.journal_socket is not None
-        return self._connection if has_one else None
+        """How the kernel's journal is reached, as last reported; None if it has none."""
+        notice = self._notice()
+        reported = None if notice is None else notice.connection
+        latest = reported or self._connection
+        return None if latest is None or latest.journal_socket is None else latest
 
     @property
     def ended_for_good(self) -> bool:
