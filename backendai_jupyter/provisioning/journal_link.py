@@ -1,7 +1,8 @@
 """A connection to a kernel's journal: the relay's unix socket on its own machine, else TLS.
 
 The relay's certificate is pinned: no other is trusted, and names and dates in it mean nothing.
-On another machine a dead link says nothing, so whoever has waited for a while asks the relay.
+A dead link says nothing.  So each side hears from the other every few seconds: the reader asks
+whether the relay is there, whether or not it reads, and the relay answers.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from backendai_jupyter.agent.relay.address import place_of
 from backendai_jupyter.domain.wire import Connection, JournalDoor
 
 _OPEN_WITHIN_S = 10.0
-_QUIET_S = 3.0  # after which the relay is asked whether it is there
-_PATIENCE_S = 6.0  # for its answer
+_PING_EVERY_S = 3.0
+_SILENCE_S = 9.0  # after which the link is dead
 _PING = b'{"op": "ping"}\n'
 _TURN_BYTES = 256 << 10  # to read before others have their turn
 
@@ -56,26 +57,36 @@ class Link:
 
 
 class _SecureLink(Link):
-    """A connection by TLS; it raises ``ConnectionResetError`` when the link is dead."""
+    """A connection by TLS; ``receive`` raises ``TimeoutError`` when it is dead."""
 
     def __init__(self, connected: ssl.SSLSocket) -> None:
         super().__init__(connected)
         self._secured = connected
+        self._next_ping: asyncio.TimerHandle | None = None
 
-    async def shake_hands(self) -> None:
+    async def begin(self, introduction: bytes) -> None:
+        """Shake hands and say who we are; raises ``OSError``."""
         while True:
             try:
                 self._secured.do_handshake()
-                return
+                break
             except ssl.SSLWantReadError:
                 await _until_readable(self._secured)
+        self.send(introduction)
+        self._plan_ping()
+
+    def close(self) -> None:
+        if self._next_ping is not None:
+            self._next_ping.cancel()
+        super().close()
 
     async def receive(self, room: memoryview) -> int:
         while True:
             try:
                 return self._read(room[:_TURN_BYTES])
             except ssl.SSLWantReadError:
-                await self._until_readable()
+                async with asyncio.timeout(_SILENCE_S):
+                    await _until_readable(self._secured)
 
     def _read(self, room: memoryview) -> int:
         """Take what is there: TLS hands it out in pieces of 16 KiB."""
@@ -88,16 +99,13 @@ class _SecureLink(Link):
                 size_bytes += more_bytes
         return size_bytes
 
-    async def _until_readable(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_QUIET_S):
-                return await _until_readable(self._secured)
+    def _plan_ping(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._next_ping = loop.call_later(_PING_EVERY_S, self._ping)
+
+    def _ping(self) -> None:
         self.send(_PING)
-        try:
-            async with asyncio.timeout(_PATIENCE_S):
-                await _until_readable(self._secured)
-        except TimeoutError:
-            raise ConnectionResetError("the link to the relay is dead") from None
+        self._plan_ping()
 
 
 async def open_journal(connection: Connection) -> Link:
@@ -149,11 +157,10 @@ async def _open_there(door: JournalDoor) -> _SecureLink:
     secured = _context(door).wrap_socket(connected, do_handshake_on_connect=False)
     link = _SecureLink(secured)
     try:
-        await link.shake_hands()
+        await link.begin(_introduction(door))
     except BaseException:
         link.close()
         raise
-    link.send(_introduction(door))
     return link
 
 

@@ -81,7 +81,11 @@ class JournalServer:
         writer.write(_line(after=after, head=self.head, known=known, state=self.state))
         self._supervisor.task("records", self._send(after, writer))
         while line := await reader.readline():
-            self.acked[session] = json.loads(line)["ack"]
+            said = json.loads(line)
+            if "ack" in said:
+                self.acked[session] = said["ack"]
+            else:  # it pings
+                writer.write(b"".join(encode(0, Kind.ALIVE, ())))
 
     async def _send(self, after: int, writer: asyncio.StreamWriter) -> None:
         while not writer.is_closing():

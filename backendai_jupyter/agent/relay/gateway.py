@@ -17,7 +17,6 @@ import resource
 import secrets
 import socket
 import ssl
-import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,12 +31,8 @@ _PIECE_BYTES = 256 << 10
 _CLOSE_S = 5.0  # for what is under way to a reader that is turned away
 _FULL_PAUSE_S = 0.1
 _FILES_FOR_OTHERS = 60  # without which ZeroMQ could not serve the channels
-_LOOK_EVERY_S = 2.0
-_DEAD_AFTER_MS = 10_000
-_DEAD_AFTER_PROBES = 3
 _MALFORMED = (ValueError, LookupError, TypeError)  # what a line that is no introduction raises
-_KEEPALIVE = {socket.TCP_KEEPIDLE: 4, socket.TCP_KEEPINTVL: 2, socket.TCP_KEEPCNT: 3}
-_TCP_INFO = struct.Struct("=8B13I")  # the beginning of struct tcp_info, see tcp(7)
+_SILENCE_S = 10.0  # after which a reader is dead: it sends something every three seconds
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +134,7 @@ class Gateway:
             await _carry(journal, reader, writer)
         except (OSError, EOFError) as error:
             log.debug("a reader has gone: %r", error)
+            writer.transport.abort()
         finally:
             writer.close()
 
@@ -184,13 +180,6 @@ async def _secured(
     connection: socket.socket, context: ssl.SSLContext
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Shake hands, and own ``connection`` whatever comes of it; raises ``OSError``."""
-    try:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in _KEEPALIVE.items():
-            connection.setsockopt(socket.IPPROTO_TCP, option, value)
-    except OSError:
-        connection.close()
-        raise
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=_MAX_LINE_BYTES, loop=loop)
     transport, protocol = await loop.connect_accepted_socket(
@@ -208,16 +197,20 @@ async def _carry(path: Path, reader: asyncio.StreamReader, writer: asyncio.Strea
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as journal:
         journal.setblocking(False)
         await asyncio.get_running_loop().sock_connect(journal, str(path))
-        await race(
-            _carry_up(reader, journal),
-            _carry_down(journal, writer),
-            _until_dead(writer.get_extra_info("socket")),
-        )
+        await race(_carry_up(reader, journal), _carry_down(journal, writer))
 
 
 async def _carry_up(reader: asyncio.StreamReader, journal: socket.socket) -> None:
+    """Raise ``TimeoutError`` when the reader is dead.
+
+    TCP would not say so: it waits for minutes, or ends a connection that is only not read.
+    """
     loop = asyncio.get_running_loop()
-    while piece := await reader.read(_MAX_LINE_BYTES):
+    while True:
+        async with asyncio.timeout(_SILENCE_S):
+            piece = await reader.read(_MAX_LINE_BYTES)
+        if not piece:
+            return
         await loop.sock_sendall(journal, piece)
 
 
@@ -227,20 +220,6 @@ async def _carry_down(journal: socket.socket, writer: asyncio.StreamWriter) -> N
         writer.write(piece)
         await writer.drain()
         await asyncio.sleep(0)  # others have their turn, however much there is to read
-
-
-async def _until_dead(connection: socket.socket) -> None:
-    """Return when nothing that was sent has been acknowledged for ten seconds.
-
-    Not by TCP_USER_TIMEOUT: that also ends a connection whose other end is only not reading.
-    """
-    while True:
-        await asyncio.sleep(_LOOK_EVERY_S)
-        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-        _, _, retransmits, probes, *_, last_ack_ms = _TCP_INFO.unpack(info)
-        unanswered = retransmits > 0 or probes >= _DEAD_AFTER_PROBES
-        if unanswered and last_ack_ms > _DEAD_AFTER_MS:
-            return
 
 
 def _server_context(identity: Path) -> ssl.SSLContext:
