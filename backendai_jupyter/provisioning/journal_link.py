@@ -19,7 +19,7 @@ from backendai_jupyter.domain.wire import Connection, JournalDoor
 
 _OPEN_WITHIN_S = 10.0
 _PING_EVERY_S = 3.0
-_SILENCE_S = 9.0  # after which the link is dead
+_SILENCE_S = 8.0  # after which the link is dead
 _PING = b'{"op": "ping"}\n'
 _TURN_BYTES = 256 << 10  # to read before others have their turn
 

@@ -27,7 +27,7 @@ from backendai_jupyter.supervisor import Supervisor, race
 MAX_NEWCOMERS = 64  # who have not shown a token yet; one more, and the oldest must go
 INTRODUCTION_S = 5.0  # for handshake and token
 _MAX_LINE_BYTES = 4096
-_PIECE_BYTES = 256 << 10
+_PIECE_BYTES = 128 << 10
 _CLOSE_S = 5.0  # for what is under way to a reader that is turned away
 _FULL_PAUSE_S = 0.1
 _FILES_FOR_OTHERS = 60  # without which ZeroMQ could not serve the channels
@@ -189,6 +189,7 @@ async def _secured(
         ssl_handshake_timeout=INTRODUCTION_S,
         ssl_shutdown_timeout=_CLOSE_S,
     )
+    transport.set_write_buffer_limits(_PIECE_BYTES)
     return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
