@@ -107,7 +107,7 @@ async def relay(settings: Settings) -> Found:
             await client.close_kernel("doctor")
         finally:
             await client.close(stop=True)
-    return Found(State.OK, f"forwards channels at {endpoint.ip}")
+    return Found(State.OK, f"forwards channels at {endpoint.host}")
 
 
 async def docker(settings: Settings) -> Found:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from backendai_jupyter.agent.checkpoints import Checkpoint, Checkpoints
 from backendai_jupyter.agent.relay import address
 from backendai_jupyter.agent.relay.client import Endpoint
 from backendai_jupyter.agent.relay.gateway import Gateway, identity_of
 from backendai_jupyter.agent.relay.identity import ensure_identity
-from backendai_jupyter.domain.wire import Connection
+from backendai_jupyter.domain.wire import Connection, Image
 from backendai_jupyter.errors import RelayFailed
 from backendai_jupyter.supervisor import Supervisor
 
@@ -152,3 +153,16 @@ def test_a_connection_of_an_agent_without_a_door_is_read() -> None:
     assert Connection.model_validate_json(ENDPOINT.connection("key").model_dump_json()) == (
         ENDPOINT.connection("key")
     )
+
+
+def test_the_endpoint_of_an_agent_without_a_door_is_read(tmp_path: Path) -> None:
+    image = Image(name="python", reference="python", runtime="process")
+    new = Checkpoint(kernel_id="k1", generation=1, image=image, key="key", endpoint=ENDPOINT)
+    old = json.loads(new.model_dump_json())
+    for name in ("journal_port", "journal_token", "journal_place", "certificate", "host"):
+        del old["endpoint"][name]
+    (tmp_path / "k1.json").write_text(json.dumps(old))
+    found = Checkpoints(tmp_path).read("k1")
+    assert found is not None and found.endpoint is not None
+    connection = found.endpoint.connection("key")
+    assert (connection.ip, connection.journal_door) == ("0.0.0.0", None)
