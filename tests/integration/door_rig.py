@@ -49,7 +49,7 @@ async def gateway_to(path: Path) -> AsyncIterator[Connection]:
     try:
         yield connection_to(path, door)
     finally:
-        gateway.close()
+        await gateway.close()
         await supervisor.close()
 
 

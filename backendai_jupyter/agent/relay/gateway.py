@@ -58,6 +58,7 @@ class Gateway:
         self._ports = control.with_name(f"{control.name}.ports")
         self._supervisor = supervisor
         self._listening: dict[str, socket.socket] = {}
+        self._accepting: list[asyncio.Task[Any]] = []
         self._journals: dict[str, _Guarded] = {}
         self._newcomers: dict[asyncio.Task[Any], None] = {}
         self._context: ssl.SSLContext | None = None
@@ -73,7 +74,8 @@ class Gateway:
                 self._context = _server_context(self._identity)
             self._listening[bind] = listening = _bound(bind, self._known_ports().get(bind, 0))
             self._remember(bind, _port(listening))
-            self._supervisor.task(f"gateway on {bind}", self._accept(listening, self._context))
+            accepting = self._accept(listening, self._context)
+            self._accepting.append(self._supervisor.task(f"gateway on {bind}", accepting))
         return _port(self._listening[bind])
 
     def admit(self, kernel_id: str, journal: Path, token: str) -> str:
@@ -90,8 +92,11 @@ class Gateway:
         """Let nobody in any more; those who read the journal leave when it is closed."""
         self._journals.pop(kernel_id, None)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Listen no more; connections end with the supervisor's tasks."""
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
         for listening in self._listening.values():
             listening.close()
 
@@ -114,7 +119,7 @@ class Gateway:
                 oldest.cancel()
             task = self._supervisor.task("reader", self._serve(connection, context))
             self._newcomers[task] = None
-            task.add_done_callback(self._trust)
+            task.add_done_callback(self._forget_newcomer)
             await asyncio.sleep(0)  # it begins, and so will close what it was given
 
     async def _serve(self, connection: socket.socket, context: ssl.SSLContext) -> None:
@@ -129,7 +134,7 @@ class Gateway:
         except (OSError, EOFError, asyncio.LimitOverrunError, *_MALFORMED) as error:
             self._refuse(error)
             return
-        self._trust(asyncio.current_task())
+        self._forget_newcomer(asyncio.current_task())
         try:
             await _carry(journal, reader, writer)
         except (OSError, EOFError) as error:
@@ -138,8 +143,8 @@ class Gateway:
         finally:
             writer.close()
 
-    def _trust(self, task: asyncio.Task[Any] | None) -> None:
-        """Count this one no longer among the newcomers."""
+    def _forget_newcomer(self, task: asyncio.Task[Any] | None) -> None:
+        """Count it no longer among those who have not shown a token."""
         if task is not None:
             self._newcomers.pop(task, None)
 

@@ -86,7 +86,7 @@ class RelayProcess:
         ready()
         await self._ended.wait()
         server.close()
-        self._gateway.close()
+        await self._gateway.close()
         self._control.unlink(missing_ok=True)
         closing = [self._close({"kernel_id": kernel_id}) for kernel_id in list(self._kernels)]
         await asyncio.gather(*closing)

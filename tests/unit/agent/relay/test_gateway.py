@@ -40,7 +40,7 @@ async def gateways(control: Path) -> AsyncIterator[list[Gateway]]:
     made = [Gateway(control, supervisor) for _ in range(2)]
     yield made
     for gateway in made:
-        gateway.close()
+        await gateway.close()
     await supervisor.close()
 
 
@@ -50,7 +50,7 @@ async def test_a_relay_that_is_started_again_has_the_port_of_the_one_before(
     first, second = gateways
     ports = {bind: first.listen(bind) for bind in (HOST, "127.0.0.2")}
     assert {bind: first.listen(bind) for bind in ports} == ports
-    first.close()
+    await first.close()
     assert {bind: second.listen(bind) for bind in ports} == ports
 
 
@@ -63,7 +63,7 @@ async def test_a_port_that_was_taken_meanwhile_is_replaced(
         other = gateways[0].listen(HOST)
     assert other != port
     assert f"find port {port}" in caplog.text
-    gateways[0].close()
+    await gateways[0].close()
     assert gateways[1].listen(HOST) == other
 
 
