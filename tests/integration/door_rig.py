@@ -39,12 +39,16 @@ async def gateway_to(path: Path) -> AsyncIterator[Connection]:
     """Run a gateway in this process that lets the journal at ``path`` be read."""
     supervisor = Supervisor()
     control = path.with_name("gateway")
-    certificate = ensure_identity(identity_of(control))
+    ensure_identity(identity_of(control))
     gateway = Gateway(control, supervisor)
     port = gateway.listen(HOST)
     token = gateway.admit(KERNEL, path, "")
     door = JournalDoor(
-        place="another machine", host=HOST, port=port, certificate=certificate, token=token
+        place="another machine",
+        host=HOST,
+        port=port,
+        certificate=gateway.certificate,
+        token=token,
     )
     try:
         yield connection_to(path, door)

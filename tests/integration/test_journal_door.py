@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from backendai_jupyter.agent.relay.client import RelayClient
-from backendai_jupyter.agent.relay.gateway import INTRODUCTION_S, MAX_NEWCOMERS
+from backendai_jupyter.agent.relay.gateway import INTRODUCTION_S, MAX_NEWCOMERS, certificate_in
 from backendai_jupyter.agent.relay.identity import ensure_identity
 from backendai_jupyter.agent.relay.records import Kind, Record
 from backendai_jupyter.domain.wire import Connection
@@ -137,7 +137,8 @@ async def test_the_journal_of_one_kernel_is_not_opened_by_the_token_of_another(
 
 
 async def test_only_the_certificate_that_the_agent_told_is_trusted(short_tmp_path: Path) -> None:
-    another = ensure_identity(short_tmp_path / "another.pem")
+    ensure_identity(short_tmp_path / "another.pem")
+    another = certificate_in(short_tmp_path / "another.pem")
     async with rig(short_tmp_path, started=False) as kernel:
         assert (short_tmp_path / "control.pem").stat().st_mode & 0o077 == 0
         with pytest.raises(ssl.SSLCertVerificationError):

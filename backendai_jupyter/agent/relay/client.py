@@ -110,7 +110,6 @@ class RelayClient:
         self._control = control.absolute()
         self._bind = bind
         self._host = host or address_of(bind)
-        self._certificate = ""
         self._orphan_command = orphan_command
         self._on_lost = on_lost
         self._ids = itertools.count(1)
@@ -145,9 +144,7 @@ class RelayClient:
         )
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        self._certificate = await asyncio.to_thread(
-            _ensure_running, self._control, self._orphan_command
-        )
+        await asyncio.to_thread(_ensure_running, self._control, self._orphan_command)
         try:
             return await asyncio.open_unix_connection(self._control, limit=MAX_LINE_BYTES)
         except OSError as error:
@@ -188,7 +185,6 @@ class RelayClient:
         return Endpoint(
             **told,
             journal_place=await asyncio.to_thread(place_of, self._control.parent),
-            certificate=self._certificate,
             host=self._host if request["bind"] == self._bind else "",
         )
 
@@ -284,8 +280,8 @@ class RelayClient:
             raise RelayFailed(f"The relay (process {self.pid}) does not end.") from error
 
 
-def _ensure_running(control: Path, orphan_command: Sequence[str] | None) -> str:
-    """Return the relay's certificate once it listens; of several callers one starts it."""
+def _ensure_running(control: Path, orphan_command: Sequence[str] | None) -> None:
+    """Return when a relay listens; of several callers at a time one starts it."""
     if len(os.fsencode(control)) > MAX_SOCKET_PATH_BYTES:
         raise RelayFailed(
             f"{control} has more than {MAX_SOCKET_PATH_BYTES} bytes, too many for a socket; "
@@ -295,17 +291,16 @@ def _ensure_running(control: Path, orphan_command: Sequence[str] | None) -> str:
     lock_fd = os.open(f"{control}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock_fd, fcntl.LOCK_EX)
-        certificate = _identity(control)
+        _identify(control)
         if not listens(control):
             _start(control, orphan_command)
     finally:
         os.close(lock_fd)
-    return certificate
 
 
-def _identity(control: Path) -> str:
+def _identify(control: Path) -> None:
     try:
-        return ensure_identity(identity_of(control))
+        ensure_identity(identity_of(control))
     except OSError as error:
         raise RelayFailed(f"The relay gets no certificate: {error}.") from error
 

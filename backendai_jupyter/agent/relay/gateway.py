@@ -26,6 +26,7 @@ from backendai_jupyter.supervisor import Supervisor, race
 
 MAX_NEWCOMERS = 64  # who have not shown a token yet; one more, and the oldest must go
 INTRODUCTION_S = 5.0  # for handshake and token
+_END_OF_CERTIFICATE = "-----END CERTIFICATE-----\n"
 _MAX_LINE_BYTES = 4096
 _PIECE_BYTES = 128 << 10
 _CLOSE_S = 5.0  # for what is under way to a reader that is turned away
@@ -42,6 +43,15 @@ def identity_of(control: Path) -> Path:
     return control.with_name(f"{control.name}.pem")
 
 
+def certificate_in(identity: Path) -> str:
+    """Return the certificate, as PEM, that is there beside its key; empty if they are not."""
+    try:
+        certificate, end, key = identity.read_text().partition(_END_OF_CERTIFICATE)
+    except FileNotFoundError:
+        return ""
+    return certificate + end if end and "PRIVATE KEY" in key else ""
+
+
 @dataclass(frozen=True, slots=True)
 class _Guarded:
     """The journal of one kernel."""
@@ -54,6 +64,7 @@ class Gateway:
     """Listens once for each address that channels are bound to, always on the same port."""
 
     def __init__(self, control: Path, supervisor: Supervisor) -> None:
+        self.certificate = ""  # by which readers know it, once it listens
         self._identity = identity_of(control)
         self._ports = control.with_name(f"{control.name}.ports")
         self._supervisor = supervisor
@@ -72,6 +83,7 @@ class Gateway:
         if bind not in self._listening:
             if self._context is None:
                 self._context = _server_context(self._identity)
+                self.certificate = certificate_in(self._identity)
             self._listening[bind] = listening = _bound(bind, self._known_ports().get(bind, 0))
             self._remember(bind, _port(listening))
             accepting = self._accept(listening, self._context)

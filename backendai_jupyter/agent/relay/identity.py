@@ -17,27 +17,22 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-_END_OF_CERTIFICATE = "-----END CERTIFICATE-----\n"
+from backendai_jupyter.agent.relay.gateway import certificate_in
 
 
-def ensure_identity(path: Path) -> str:
-    """Return the certificate in ``path``, as PEM; make it and its private key if need be.
+def ensure_identity(path: Path) -> None:
+    """Make a private key and its certificate in ``path`` unless they are there.
 
-    Of several callers at a time one makes it if they hold a lock; raises ``OSError``.
+    One caller at a time; raises ``OSError``.
     """
-    try:
-        certificate, end, key = path.read_text().partition(_END_OF_CERTIFICATE)
-        if end and "PRIVATE KEY" in key:
-            return certificate + end
-    except FileNotFoundError:
-        pass
+    if certificate_in(path):
+        return
     key_pem, certificate_pem = _make()
     partial = path.with_name(f"{path.name}.partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(certificate_pem + key_pem)
     partial.rename(path)
-    return certificate_pem
 
 
 def _make() -> tuple[str, str]:

@@ -196,7 +196,12 @@ class RelayProcess:
         elif kernel.ipc_prefix != prefix:
             kernel.move_to(prefix)
         token = self._gateway.admit(kernel_id, journal, former["journal_token"] if former else "")
-        return {**kernel.endpoint(), "journal_port": port, "journal_token": token}
+        door = {
+            "journal_port": port,
+            "journal_token": token,
+            "certificate": self._gateway.certificate,
+        }
+        return {**kernel.endpoint(), **door}
 
     async def _close(self, request: Request) -> Request:
         self._gateway.dismiss(request["kernel_id"])

@@ -15,7 +15,7 @@ import pytest
 from backendai_jupyter.agent.checkpoints import Checkpoint, Checkpoints
 from backendai_jupyter.agent.relay import address
 from backendai_jupyter.agent.relay.client import Endpoint
-from backendai_jupyter.agent.relay.gateway import Gateway, identity_of
+from backendai_jupyter.agent.relay.gateway import Gateway, certificate_in, identity_of
 from backendai_jupyter.agent.relay.identity import ensure_identity
 from backendai_jupyter.domain.wire import Connection, Image
 from backendai_jupyter.errors import RelayFailed
@@ -101,11 +101,13 @@ async def test_each_kernel_has_a_token_that_outlives_the_relay(gateways: list[Ga
 def test_a_relay_keeps_its_certificate_and_its_key_to_itself(control: Path) -> None:
     path = identity_of(control)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    certificate = ensure_identity(path)
-    assert certificate == ensure_identity(path)
+    certificate = certificate_in(path)
+    ensure_identity(path)
+    assert certificate_in(path) == certificate
     assert "PRIVATE" not in certificate
     path.write_text("cut off")
-    replaced = ensure_identity(path)
+    ensure_identity(path)
+    replaced = certificate_in(path)
     assert replaced != certificate
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(path)
     ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=replaced)
