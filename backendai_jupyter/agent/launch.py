@@ -195,8 +195,10 @@ class Answer:
     name = "answer"
 
     async def do(self, launch: Launch, tools: Tools) -> None:
+        assert launch.endpoint is not None
+        connection = launch.endpoint.connection_from_here(launch.key)
         await race(
-            tools.ask(launch.connection, timeout_s=tools.answer_timeout_s),
+            tools.ask(connection, timeout_s=tools.answer_timeout_s),
             _trouble(launch, tools),
         )
 

@@ -26,7 +26,8 @@ class Kind(IntEnum):
     ``IOPUB`` has the frames of a message from its signature on: signature, header, parent
     header, metadata, content, buffers.  ``SHELL``, ``STDIN`` and ``CONTROL`` are messages of
     the kernel to one client, whose routing id comes before the signature.  ``REQUEST`` is an
-    execute_request on its way to the kernel: the client's routing id and the header.
+    execute_request on its way to the kernel: the client's routing id and the header.  ``ALIVE``
+    is in no journal and has no number: it answers a reader that asks whether the relay is there.
     """
 
     IOPUB = 1
@@ -34,9 +35,10 @@ class Kind(IntEnum):
     STDIN = 3
     CONTROL = 4
     REQUEST = 5
+    ALIVE = 6
 
 
-_STAMPED = 6  # IOPUB with a stamp
+_STAMPED = 7  # IOPUB with a stamp
 _KINDS = frozenset({*Kind, _STAMPED})
 
 
