@@ -141,6 +141,8 @@ class VFolders:
                 id=folder_id,
                 permission=permission,
             )
+        except InDoubt:
+            raise  # the folder may be there, and must have its directory
         except BackendError:
             await asyncio.to_thread(path.rmdir)
             raise

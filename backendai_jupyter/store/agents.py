@@ -14,6 +14,7 @@ from backendai_jupyter.domain.wire import AgentReport
 from backendai_jupyter.errors import NotFound
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.portable import upsert
+from backendai_jupyter.store.retry import retried
 from backendai_jupyter.store.tables import (
     agent_slots,
     agents,
@@ -26,6 +27,7 @@ class AgentStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @retried
     async def record(self, report: AgentReport, *, now: float) -> None:
         """Keep what an agent says of itself; what is reserved and used is the ledger's.
 
