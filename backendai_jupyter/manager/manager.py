@@ -74,6 +74,7 @@ class Manager:
         )
         self._live = live
         self._end_timeout_s = end_timeout_s
+        self._full_pass_s = full_pass_s
         self._supervisor = supervisor
         self._now = now
         scheduler = self._make_scheduler()
@@ -101,6 +102,7 @@ class Manager:
         self._supervisor.loop(self._reconcile)
         self._supervisor.loop(_loop("deadlines", self._deadlines.step, _DEADLINES_PASS_S))
         self._supervisor.loop(Loop("report hints", self._follow_hints, period_s=0))
+        self._supervisor.loop(_loop("doubtful", self.sessions.end_doubtful, self._full_pass_s))
         self._supervisor.loop(_loop("folders", self.vfolders.tidy, _TIDY_PASS_S))
 
     @property

@@ -21,7 +21,14 @@ from backendai_jupyter.domain.vfolders import (
     check_name,
 )
 from backendai_jupyter.domain.wire import Mount
-from backendai_jupyter.errors import BackendError, Conflict, InvalidInput, NotFound, Unavailable
+from backendai_jupyter.errors import (
+    BackendError,
+    Conflict,
+    InDoubt,
+    InvalidInput,
+    NotFound,
+    Unavailable,
+)
 from backendai_jupyter.storage import trees
 from backendai_jupyter.storage.beneath import Home
 from backendai_jupyter.storage.hosts import Space, VFolderHost, prepare_all, read_markers

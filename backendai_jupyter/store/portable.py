@@ -37,7 +37,9 @@ async def upsert(
     await conn.execute(statement, [dict(row) for row in rows])
 
 
-async def lock_in_order(conn: AsyncConnection, rows: sa.Select[Any], values: Mapping[str, Any]) -> None:
+async def lock_in_order(
+    conn: AsyncConnection, rows: sa.Select[Any], values: Mapping[str, Any]
+) -> None:
     """Lock what an UPDATE is about to change, so that no two of them wait for each other.
 
     An UPDATE locks rows in whatever order it finds them; ``rows`` says its order.  In SQLite

@@ -16,6 +16,11 @@ from backendai_jupyter.store.tables import users
 from tests.unit.store.samples import add_user
 
 
+@pytest.fixture
+def url(sqlite_url: str) -> str:
+    return sqlite_url
+
+
 async def names(database: Database) -> list[str]:
     async with database.read() as conn:
         return list((await conn.execute(sa.select(users.c.name))).scalars())
