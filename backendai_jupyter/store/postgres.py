@@ -28,10 +28,11 @@ ANSWER_TIMEOUT_S = 15.0  # longer than the server's own limits, which say what w
 _CONNECT_TIMEOUT_S = 5
 _POOL_SIZE = 5  # of readers, and as many of writers: ten connections for each server
 _MIGRATION_LOCK = 0x6261636B656E6461  # "backenda": ours among the database's advisory locks
-_SERVER_LIMITS_MS = {
-    "lock_timeout": 10_000,
-    "statement_timeout": 12_000,
-    "idle_in_transaction_session_timeout": 30_000,  # of a program that was stopped in between
+_SESSION = {
+    "default_transaction_isolation": r"read\ committed",
+    "lock_timeout": "10s",
+    "statement_timeout": "12s",
+    "idle_in_transaction_session_timeout": "30s",  # of a program that was stopped in between
 }
 _CONNECTION = {
     "application_name": "backendai_jupyter",
@@ -59,7 +60,7 @@ def open_engines(url: sa.URL, *, wait_s: float) -> tuple[AsyncEngine, AsyncEngin
     readers = _engine(
         url, wait_s, read_only=True, isolation_level="AUTOCOMMIT", skip_autocommit_rollback=True
     )
-    return readers, _engine(url, wait_s, isolation_level="READ COMMITTED")
+    return readers, _engine(url, wait_s)
 
 
 def migrating(url: sa.URL) -> sa.Engine:
@@ -164,7 +165,7 @@ def _connect_args(url: sa.URL, more: dict[str, str] | None = None) -> dict[str, 
 
 def _server_options(url: sa.URL, *, read_only: bool) -> dict[str, str]:
     """Return our settings as a part of the connection's, those of the URL last."""
-    settings = {**_SERVER_LIMITS_MS, "default_transaction_read_only": "on" if read_only else "off"}
+    settings = {**_SESSION, "default_transaction_read_only": "on" if read_only else "off"}
     options = [f"-c {name}={value}" for name, value in settings.items()]
     given = url.query.get("options", "")
     return {"options": " ".join([*options, given if isinstance(given, str) else " ".join(given)])}
