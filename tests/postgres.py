@@ -32,13 +32,8 @@ from tests.helpers import eventually
 TEMPLATE = "migrated"
 USER = "backendai"
 _READY_WITHIN_S = 30.0
-_FAST = (
-    "fsync=off",
-    "full_page_writes=off",
-    "synchronous_commit=off",
-    "autovacuum=off",
-    "deadlock_timeout=50ms",
-)
+_FAST = ("fsync=off", "full_page_writes=off", "synchronous_commit=off", "autovacuum=off")
+_SOON = ("deadlock_timeout=50ms",)
 _NUMBERS = itertools.count()
 
 NewDatabase = Callable[[], str]

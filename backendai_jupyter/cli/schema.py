@@ -29,28 +29,26 @@ def schema() -> None:
 @json_option
 def show(as_json: bool) -> None:
     """Show which version the database has, and which one this program needs."""
-    found = asyncio.run(_look())
-    if as_json:
-        print_json(found)
-    else:
-        click.echo(_sentence(found))
+    _print(asyncio.run(_look()), as_json)
 
 
 @schema.command()
-def upgrade() -> None:
+@json_option
+def upgrade(as_json: bool) -> None:
     """Migrate to the version of this program.
 
     Several at once do no harm: one migrates, the others wait for it.  A server on PostgreSQL
     starts only after this; SQLite is migrated by whatever program starts first.
     """
     asyncio.run(migrate.upgrade(_url()))
-    click.echo(_sentence(asyncio.run(_look())))
+    _print(asyncio.run(_look()), as_json)
 
 
 @schema.command()
 @click.argument("version", type=click.Choice([migrate.BASE, *migrate.REVISIONS[:-1]]))
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def downgrade(version: str, yes: bool) -> None:
+@json_option
+def downgrade(version: str, yes: bool, as_json: bool) -> None:
     """Migrate back to an older version; what it did not have is lost.
 
     `base` removes all tables, with everything in them.
@@ -59,7 +57,7 @@ def downgrade(version: str, yes: bool) -> None:
     if not yes:
         click.confirm(f"{_sentence(found)} Go back to {version}?", abort=True)
     asyncio.run(migrate.downgrade(_url(), version))
-    click.echo(_sentence(asyncio.run(_look())))
+    _print(asyncio.run(_look()), as_json)
 
 
 def _url() -> str:
@@ -69,6 +67,13 @@ def _url() -> str:
 async def _look() -> Schema:
     name, version = await migrate.look(_url())
     return Schema(database=name, version=version, newest=migrate.REVISIONS[-1])
+
+
+def _print(found: Schema, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(_sentence(found))
 
 
 def _sentence(found: Schema) -> str:

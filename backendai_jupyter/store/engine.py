@@ -30,6 +30,8 @@ class Kind(Protocol):
 
     def migrating(self, url: sa.URL) -> sa.Engine: ...
 
+    async def too_old(self, conn: AsyncConnection) -> str: ...
+
     def explain(self, error: sa.exc.DBAPIError, url: sa.URL) -> BackendError | None: ...
 
 
@@ -92,6 +94,11 @@ class Database:
                         f"The connection to the database {self.name} broke before it confirmed "
                         "a change, which may have been made or not; look before you try again."
                     ) from error
+
+    async def too_old(self) -> str:
+        """Return what is said against the server's version; nothing if it will do."""
+        async with self.read() as conn:
+            return await kind_of(self._url).too_old(conn)
 
     async def close(self) -> None:
         """Close every connection; may be called twice."""

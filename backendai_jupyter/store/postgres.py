@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import psycopg
 import sqlalchemy as sa
 from psycopg.types.string import StrDumperUnknown
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from backendai_jupyter.config import DATABASE_URL
 from backendai_jupyter.errors import BackendError, GaveWay, InvalidInput, Unavailable
@@ -74,6 +74,13 @@ def migrating(url: sa.URL) -> sa.Engine:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
 
     return engine
+
+
+async def too_old(conn: AsyncConnection) -> str:
+    number = int(await conn.scalar(sa.text("SHOW server_version_num")) or 0)
+    if number >= OLDEST * 10_000:
+        return ""
+    return f"PostgreSQL {number // 10_000} is too old: {OLDEST} or newer is needed."
 
 
 def explain(error: sa.exc.DBAPIError, url: sa.URL) -> BackendError | None:

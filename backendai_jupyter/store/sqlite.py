@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from backendai_jupyter.errors import BackendError, Unavailable
 from backendai_jupyter.store.aio_sqlite import connect_aio_sqlite
@@ -51,6 +51,10 @@ def migrating(url: sa.URL) -> sa.Engine:
     )
     _begin_immediately(engine, BUSY_TIMEOUT_S)
     return engine
+
+
+async def too_old(_: AsyncConnection) -> str:
+    return ""  # Python brings a SQLite that will do
 
 
 def explain(error: sa.exc.DBAPIError, url: sa.URL) -> BackendError | None:

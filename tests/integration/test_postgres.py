@@ -172,7 +172,9 @@ async def test_certificates_are_verified(own: PrivatePostgres, tmp_path: Path) -
             await Database.open(f"{own.url}?{wrong}")
 
 
-async def test_a_password_may_come_from_a_file(own: PrivatePostgres, tmp_path: Path) -> None:
+async def test_a_password_may_come_from_a_file(
+    own: PrivatePostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     passfile = tmp_path / "pgpass"
     passfile.write_text(f"127.0.0.1:{own.port}:*:*:{own.password}\n")
     passfile.chmod(0o600)
@@ -185,9 +187,8 @@ async def test_a_password_may_come_from_a_file(own: PrivatePostgres, tmp_path: P
         f"[ours]\nhost=127.0.0.1\nport={own.port}\nuser=backendai\ndbname=postgres\n"
         f"password={own.password}\n"
     )
-    by_service = f"postgresql:///?service=ours&servicefile={services}"
-    if psycopg.pq.version() >= 180000:
-        await (await Database.open(by_service)).close()
+    monkeypatch.setenv("PGSERVICEFILE", str(services))
+    await (await Database.open("postgresql:///?service=ours")).close()
 
 
 async def test_a_wrong_password_is_refused_and_not_shown(own: PrivatePostgres) -> None:
