@@ -156,7 +156,7 @@ class PrivatePostgres:
     def _answers(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None
-        asked = [self._bin / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        asked = [str(self._bin / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run(asked, check=False).returncode == 0
 
     def _run(self, program: str, *arguments: str | Path) -> None:
