@@ -42,6 +42,9 @@ class ProxyThatLosesCommits:
                 client.transport.abort()
             await asyncio.gather(*proxy._open, return_exceptions=True)
 
+    def let_in(self) -> None:
+        self._closed = False
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._closed:
             writer.close()
