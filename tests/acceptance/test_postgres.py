@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import nbformat
@@ -16,10 +17,17 @@ import psycopg
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+from backendai_jupyter.domain.records import SYSTEM, User
+from backendai_jupyter.domain.resources import Slots
+from backendai_jupyter.domain.states import Status
+from backendai_jupyter.store.engine import Database
+from backendai_jupyter.store.sessions import SessionStore
+from backendai_jupyter.store.users import UserStore
 from tests.acceptance.channels import OURS, Channels, started
 from tests.helpers import eventually
 from tests.postgres import PrivatePostgres, running
 from tests.server import RunningServer
+from tests.unit.store.samples import new_session
 
 ONE = {"resources": {"cpu": 1, "mem": "256m"}}
 COMMAND = str(Path(sys.executable).with_name("jupyter-backendai"))
@@ -64,6 +72,23 @@ class Site:
         self.said += [done.stdout, done.stderr]
         return done
 
+    async def session_of_another_machine(self) -> str:
+        async with self._sessions() as (sessions, owner):
+            new = new_session(owner=owner.id, slots=Slots(), cluster_id="elsewhere")
+            return (await sessions.create(new, now=1.0)).id
+
+    async def status_of(self, session_id: str) -> Status:
+        async with self._sessions() as (sessions, _):
+            return (await sessions.get(session_id, SYSTEM)).status
+
+    @asynccontextmanager
+    async def _sessions(self) -> AsyncIterator[tuple[SessionStore, User]]:
+        database = await Database.open(self.url)
+        try:
+            yield SessionStore(database), await UserStore(database).ensure_owner(now=1.0)
+        finally:
+            await database.close()
+
     async def held_are(self, kernels: set[str]) -> None:
         """The ledger says that these kernels hold their slots, and nobody else any."""
 
@@ -105,6 +130,7 @@ async def test_a_server_on_postgres_from_its_first_day_on(
         await site.server.start()
     assert "jupyter backendai schema upgrade" in (await site.command(COMMAND, "doctor")).stdout
     assert (await site.command(COMMAND, "schema", "upgrade")).returncode == 0
+    elsewhere = await site.session_of_another_machine()
     async with site.server as server:
         kernel_id = await started(server, backendai=ONE)
         assert await runs(server, kernel_id, "print(1)") == "1"
@@ -119,6 +145,7 @@ async def test_a_server_on_postgres_from_its_first_day_on(
         await site.held_are({kernel_id})
         assert not is_in_ps(own.password)
     await site.held_are(set())
+    assert await site.status_of(elsewhere) is Status.PENDING
     assert own.password not in "".join([server.log, *site.said])
 
 
