@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
-from collections.abc import Awaitable, Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
 from backendai_jupyter.errors import GaveWay
 
@@ -16,7 +16,9 @@ T = TypeVar("T")
 _PAUSES_S = (0.01, 0.03, 0.1, 0.3)
 
 
-def retried(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+def retried(
+    method: Callable[P, Coroutine[Any, Any, T]],
+) -> Callable[P, Coroutine[Any, Any, T]]:
     """Run a method that is one transaction again if it gave way: a few times, then it is told."""
 
     @functools.wraps(method)

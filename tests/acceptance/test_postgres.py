@@ -122,13 +122,20 @@ def is_in_ps(secret: str) -> bool:
     return any(secret in word for line in words for word in line)
 
 
-async def test_a_server_on_postgres_from_its_first_day_on(
+async def test_a_server_does_not_start_on_an_empty_database_and_says_what_to_do(
     short_tmp_path: Path, own: PrivatePostgres
 ) -> None:
     site = Site(short_tmp_path, own)
     with pytest.raises(AssertionError, match="run 'jupyter backendai schema upgrade'"):
         await site.server.start()
     assert "jupyter backendai schema upgrade" in (await site.command(COMMAND, "doctor")).stdout
+    assert own.password not in "".join([site.server.log, *site.said])
+
+
+async def test_notebooks_run_in_a_server_and_in_batch_and_nobody_hears_the_password(
+    short_tmp_path: Path, own: PrivatePostgres
+) -> None:
+    site = Site(short_tmp_path, own)
     assert (await site.command(COMMAND, "schema", "upgrade")).returncode == 0
     elsewhere = await site.session_of_another_machine()
     async with site.server as server:
