@@ -7,16 +7,17 @@ the rest of the store is the same for both.
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from backendai_jupyter.config import DATABASE_URL
 from backendai_jupyter.errors import BackendError, InDoubt, InvalidInput, Unavailable
-from backendai_jupyter.store import postgres, sqlite
+from backendai_jupyter.store import sqlite
 
 WAIT_S = 10.0  # how long a write waits for others
 
@@ -122,7 +123,12 @@ def is_sqlite(url: sa.URL) -> bool:
 
 
 def kind_of(url: sa.URL) -> Kind:
-    return sqlite if is_sqlite(url) else postgres
+    if is_sqlite(url):
+        return sqlite
+    # Importing psycopg takes longer than opening an SQLite file, for which nobody needs it.
+    postgres: Any = importlib.import_module("backendai_jupyter.store.postgres")
+    kind: Kind = postgres
+    return kind
 
 
 def name_of(url: sa.URL) -> str:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from traitlets import TraitError
 
-from backendai_jupyter.errors import Unavailable
+from backendai_jupyter.config import BackendAI
+from backendai_jupyter.errors import BackendError, Unavailable
 from backendai_jupyter.store.engine import Database, name_of
 from backendai_jupyter.store.tables import users
 from tests.unit.store.samples import add_user
@@ -145,6 +149,31 @@ async def test_closing_twice_is_harmless(url: str) -> None:
     await database.close()
 
 
+@pytest.mark.parametrize(
+    "url", ["postgres://u:hush@h/d", "mysql://u:hush@h/d", "sqlite:///x?p=hush", "hush"]
+)
+def test_another_kind_of_database_is_refused_by_the_name_of_the_setting(url: str) -> None:
+    with pytest.raises(TraitError, match=r"BackendAI\.database_url: must begin with") as refused:
+        BackendAI(database_url=url)
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:hush@h:port/d", "postgresql+psycopg://"])
+async def test_a_url_that_is_none_is_refused_without_being_shown(url: str) -> None:
+    with pytest.raises(BackendError) as refused:
+        await Database.open(BackendAI(database_url=url).database_url)
+    assert "database_url" in str(refused.value)
+    assert "hush" not in str(refused.value)
+
+
+def test_psycopg_is_loaded_only_for_postgresql() -> None:
+    program = "import sys, backendai_jupyter.store.migrate; sys.exit('psycopg' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
 def test_a_message_never_shows_the_password() -> None:
     url = sa.make_url("postgresql+psycopg://ann:hush@db.example/backendai?password=hush")
+    assert "hush" not in name_of(url)
+    by_service = sa.make_url("postgresql+psycopg:///?service=prod&passfile=/etc/pgpass")
+    assert name_of(by_service) == "postgresql+psycopg:///?service=prod"
     assert name_of(url) == "postgresql+psycopg://ann:***@db.example/backendai"
