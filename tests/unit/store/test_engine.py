@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 import stat
 import subprocess
@@ -47,51 +46,6 @@ async def test_a_file_that_others_could_read_is_closed_to_them(url: str, tmp_pat
     path.chmod(0o644)
     await (await Database.open(url)).close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-
-
-async def test_an_error_undoes_the_whole_transaction(database: Database) -> None:
-    with pytest.raises(KeyError):
-        async with database.write() as conn:
-            values = {"id": "1", "name": "ann", "created_at": 1.0}
-            await conn.execute(sa.insert(users).values(**values))
-            raise KeyError("later")
-    assert await names(database) == []
-
-
-async def test_a_cancelled_write_leaves_nothing_behind(database: Database) -> None:
-    entered = asyncio.Event()
-
-    async def write_and_hang() -> None:
-        async with database.write() as conn:
-            values = {"id": "1", "name": "ann", "created_at": 1.0}
-            await conn.execute(sa.insert(users).values(**values))
-            entered.set()
-            await asyncio.Event().wait()
-
-    task = asyncio.create_task(write_and_hang())
-    await entered.wait()
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    await add_user(database, "bob")
-    assert await names(database) == ["bob"]
-
-
-async def test_writes_cancelled_at_any_point_leave_the_database_usable(database: Database) -> None:
-    for turn in range(40):
-        task = asyncio.create_task(add_user(database, f"user {turn}"))
-        await asyncio.wait({task}, timeout=turn / 20_000)  # a little further each time
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-    await add_user(database, "last")
-    assert "last" in await names(database)
-
-
-async def test_a_reader_does_not_wait_for_a_writer(database: Database) -> None:
-    async with database.write() as conn:
-        values = {"id": "1", "name": "ann", "created_at": 1.0}
-        await conn.execute(sa.insert(users).values(**values))
-        assert await asyncio.wait_for(names(database), 5) == []
-    assert await names(database) == ["ann"]
 
 
 async def test_a_read_connection_cannot_write(database: Database) -> None:
@@ -141,12 +95,6 @@ async def test_a_wrong_statement_is_not_taken_for_an_outage(database: Database) 
     with pytest.raises(sa.exc.OperationalError):
         async with database.read() as conn:
             await conn.execute(sa.text("SELECT * FROM no_such_table"))
-
-
-async def test_closing_twice_is_harmless(url: str) -> None:
-    database = await Database.open(url)
-    await database.close()
-    await database.close()
 
 
 @pytest.mark.parametrize(
