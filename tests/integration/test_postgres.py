@@ -22,6 +22,7 @@ from backendai_jupyter.store.sessions import SessionStore
 from backendai_jupyter.store.tables import users
 from backendai_jupyter.store.users import UserStore
 from backendai_jupyter.store.vfolders import VFolderStore
+from tests.helpers import eventually
 from tests.integration.database_proxy import Loss, ProxyThatLosesCommits
 from tests.postgres import CleanDatabase, PrivatePostgres, running
 from tests.unit.store.samples import add_user, new_session
@@ -225,6 +226,34 @@ async def test_a_lock_held_too_long_elsewhere_is_unavailable_by_name(
             async with impatient.write() as other:
                 await other.execute(change)
     await impatient.close()
+
+
+async def test_a_transaction_that_was_left_open_too_long_is_unavailable(
+    database: Database, monkeypatch: pytest.MonkeyPatch, clean_postgres: CleanDatabase
+) -> None:
+    """As that of a program which was stopped in the middle of it, and must not hold its locks."""
+    monkeypatch.setitem(dialect._SESSION, "idle_in_transaction_session_timeout", "50ms")
+    stopped = await Database.open(clean_postgres())
+
+    async def is_undone() -> bool:
+        async with database.read() as conn:
+            query = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'"
+            return not await conn.scalar(sa.text(query))
+
+    with pytest.raises(Unavailable, match="cannot be used now"):
+        async with stopped.write() as conn:
+            await conn.execute(sa.text("SELECT 1"))
+            await eventually(is_undone)
+            await conn.execute(sa.text("SELECT 1"))
+    await write(stopped)
+    await stopped.close()
+
+
+async def test_what_could_not_be_serialized_gave_way(database: Database) -> None:
+    with pytest.raises(GaveWay, match="too many changes at once"):
+        async with database.write() as conn:
+            raised = "RAISE EXCEPTION 'no' USING ERRCODE = '40001'"
+            await conn.execute(sa.text(f"DO $$ BEGIN {raised}; END $$"))
 
 
 async def test_a_text_with_a_zero_byte_is_kept_without_it(database: Database) -> None:
