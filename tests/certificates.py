@@ -1,9 +1,9 @@
-"""Certificates that tests make for themselves: an authority, and one server of its."""
+"""Certificates for tests: an authority, and a server's for localhost that it has signed."""
 
 from __future__ import annotations
 
-import datetime
 import ipaddress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,55 +14,56 @@ from cryptography.x509.oid import NameOID
 
 
 class Certificates(NamedTuple):
-    """The paths of three PEM files; the key's mode is 0600."""
-
     ca: Path
-    certificate: Path
+    cert: Path
     key: Path
 
 
 def make_certificates(directory: Path) -> Certificates:
-    """Make an authority and a certificate of it for ``localhost`` and ``127.0.0.1``."""
-    paths = Certificates(directory / "ca.pem", directory / "server.pem", directory / "server.key")
-    ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    authority = _certificate("test authority", ca_key, "test authority", ca_key, is_ca=True)
-    server = _certificate("localhost", key, "test authority", ca_key, is_ca=False)
-    paths.ca.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
-    paths.certificate.write_bytes(server.public_bytes(serialization.Encoding.PEM))
-    paths.key.touch(mode=0o600)
-    paths.key.write_bytes(
-        key.private_bytes(
+    """Write ``ca.pem``, and ``server.pem`` with ``server.key`` for localhost and 127.0.0.1."""
+    authority, server = (
+        ec.generate_private_key(ec.SECP256R1()),
+        ec.generate_private_key(ec.SECP256R1()),
+    )
+    issuer = _name("Authority of the tests")
+    alone = x509.BasicConstraints(ca=True, path_length=0)
+    ca = _unsigned(issuer, issuer, authority).add_extension(alone, critical=True)
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    cert = _unsigned(_name("localhost"), issuer, server).add_extension(
+        x509.SubjectAlternativeName(names), critical=False
+    )
+    made = Certificates(directory / "ca.pem", directory / "server.pem", directory / "server.key")
+    made.ca.write_bytes(_signed(ca, authority))
+    made.cert.write_bytes(_signed(cert, authority))
+    made.key.touch(mode=0o600)
+    made.key.write_bytes(
+        server.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
     )
-    return paths
+    return made
 
 
-def _certificate(
-    subject: str,
-    key: ec.EllipticCurvePrivateKey,
-    issuer: str,
-    issuer_key: ec.EllipticCurvePrivateKey,
-    *,
-    is_ca: bool,
-) -> x509.Certificate:
-    now = datetime.datetime.now(datetime.UTC)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _unsigned(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
+) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()
-        .subject_name(_name(subject))
-        .issuer_name(_name(issuer))
+        .subject_name(subject)
+        .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .sign(issuer_key, hashes.SHA256())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
     )
 
 
-def _name(common: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+def _signed(builder: x509.CertificateBuilder, authority: ec.EllipticCurvePrivateKey) -> bytes:
+    return builder.sign(authority, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)

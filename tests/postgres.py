@@ -74,7 +74,7 @@ class PrivatePostgres:
             for path in self.certificates:
                 _give_away(path)
             self._settings += [
-                *("ssl=on", f"ssl_cert_file={self.certificates.certificate}"),
+                *("ssl=on", f"ssl_cert_file={self.certificates.cert}"),
                 f"ssl_key_file={self.certificates.key}",
             ]
             (self._data / "pg_hba.conf").write_text("hostssl all all 127.0.0.1/32 scram-sha-256\n")

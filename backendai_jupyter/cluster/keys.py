@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+CLUSTER_ID = "cluster"  # that of sessions whose assignments are in shared stores
+
 # Cluster store
+
+ASSIGNMENTS = "assignments/"
+AGENTS = "agents/"  # one key per agent, written by the agent under a lease
+LEADER = "leader"  # the manager that decides for all
 
 
 def assignments(agent_id: str) -> str:
     """The prefix that an agent watches; managers write one key per kernel below it."""
-    return f"assignments/{agent_id}/"
+    return f"{ASSIGNMENTS}{agent_id}/"
 
 
 def assignment(agent_id: str, kernel_id: str) -> str:
     return f"{assignments(agent_id)}{kernel_id}"
 
 
+def registration(agent_id: str) -> str:
+    return f"{AGENTS}{agent_id}"
+
+
 # Live store
 
 REPORTS = "reports/"  # one key per agent, written by the agent, expires without heartbeats
 REPORT_HINTS = "hints/reports"  # message: agent id whose report changed
+
+ROW_HINTS = "hints/rows"  # message: the manager that has changed rows
 
 
 def report(agent_id: str) -> str:

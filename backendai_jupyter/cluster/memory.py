@@ -11,48 +11,79 @@ from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from backendai_jupyter.cluster.protocols import Change, Entry, Listing
+from backendai_jupyter.cluster.protocols import Change, Entry, Lease, Listing
 from backendai_jupyter.errors import Conflict
 
 LOG_LENGTH = 10_000  # changes that a watch can still resume from
+RENEWALS = 3  # of a lease within its time to live
 
 
 class MemoryClusterStore:
-    """A ``ClusterStore`` with one revision counter, as etcd has."""
+    """A ``ClusterStore`` with one revision counter, as etcd has; leases expire by ``clock``."""
 
-    def __init__(self, *, log_length: int = LOG_LENGTH) -> None:
+    def __init__(
+        self, *, log_length: int = LOG_LENGTH, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self._entries: dict[str, Entry] = {}
         self._revision = 0
         self._log: deque[Change] = deque(maxlen=log_length)
         self._watchers: set[_Watcher] = set()
+        self._leases: set[MemoryLease] = set()
 
     async def get(self, key: str) -> Entry | None:
+        self._expire()
         return self._entries.get(key)
 
     async def list(self, prefix: str) -> Listing:
+        self._expire()
         found = (e for k, e in sorted(self._entries.items()) if k.startswith(prefix))
         return Listing(tuple(found), self._revision)
 
-    async def put(self, key: str, value: str) -> int:
+    async def put(self, key: str, value: str, *, lease: Lease | None = None) -> int:
+        self._expire()
+        self._bind(key, lease)
         return self._change(key, value)
 
-    async def put_if(self, key: str, value: str, *, revision: int) -> bool:
-        current = self._entries.get(key)
-        if (current.revision if current else 0) != revision:
+    async def put_if(
+        self, key: str, value: str, *, revision: int, lease: Lease | None = None
+    ) -> bool:
+        self._expire()
+        if self._revision_of(key) != revision:
             return False
+        self._bind(key, lease)
         self._change(key, value)
         return True
 
     async def delete(self, key: str) -> int:
+        self._expire()
         if key in self._entries:
-            self._change(key, None)
+            self._remove(key)
         return self._revision
+
+    async def delete_if(self, key: str, *, revision: int) -> bool:
+        self._expire()
+        if key not in self._entries or self._revision_of(key) != revision:
+            return False
+        self._remove(key)
+        return True
+
+    @asynccontextmanager
+    async def lease(self, ttl_s: float) -> AsyncIterator[Lease]:
+        lease = MemoryLease(ttl_s, self._clock)
+        self._leases.add(lease)
+        self._keep(lease)
+        try:
+            yield lease
+        finally:
+            self._end(lease)
 
     @asynccontextmanager
     async def watch(
         self, prefix: str, *, after: int
     ) -> AsyncIterator[AsyncIterator[Sequence[Change]]]:
         """See ``ClusterStore.watch``; raises ``Conflict`` if ``after`` is forgotten."""
+        self._expire()
         oldest = self._log[0].revision if self._log else self._revision + 1
         if after + 1 < oldest:
             raise Conflict(f"changes after revision {after} are forgotten; list and watch again")
@@ -66,6 +97,41 @@ class MemoryClusterStore:
         finally:
             self._watchers.discard(watcher)
 
+    def _keep(self, lease: MemoryLease) -> None:
+        """Renew it over and over, unless this process was held up for too long."""
+        self._expire()
+        if lease in self._leases:
+            lease.renew()
+            lease.timer = asyncio.get_running_loop().call_later(
+                lease.ttl_s / RENEWALS, self._keep, lease
+            )
+
+    def _expire(self) -> None:
+        for lease in [lease for lease in self._leases if not lease.alive]:
+            self._end(lease)
+
+    def _end(self, lease: MemoryLease) -> None:
+        if lease in self._leases:
+            self._leases.remove(lease)
+            lease.end()
+            for key in sorted(lease.keys):
+                self._change(key, None)
+
+    def _bind(self, key: str, lease: Lease | None) -> None:
+        if lease is not None and lease not in self._leases:
+            raise Conflict(f"the lease for {key} is lost; take another one")
+        for other in self._leases:
+            other.keys.discard(key)
+        if isinstance(lease, MemoryLease):
+            lease.keys.add(key)
+
+    def _remove(self, key: str) -> None:
+        self._bind(key, None)
+        self._change(key, None)
+
+    def _revision_of(self, key: str) -> int:
+        return entry.revision if (entry := self._entries.get(key)) else 0
+
     def _change(self, key: str, value: str | None) -> int:
         self._revision += 1
         change = Change(key, value, self._revision)
@@ -77,6 +143,33 @@ class MemoryClusterStore:
         for watcher in self._watchers:
             watcher.tell(change)
         return self._revision
+
+
+class MemoryLease:
+    """A ``Lease`` of a ``MemoryClusterStore``, which keeps it."""
+
+    def __init__(self, ttl_s: float, clock: Callable[[], float]) -> None:
+        self.ttl_s = ttl_s
+        self.keys: set[str] = set()
+        self.timer: asyncio.TimerHandle | None = None
+        self._clock = clock
+        self._ended = asyncio.Event()
+        self.renew()
+
+    @property
+    def alive(self) -> bool:
+        return not self._ended.is_set() and self._clock() < self._deadline
+
+    async def lost(self) -> None:
+        await self._ended.wait()
+
+    def renew(self) -> None:
+        self._deadline = self._clock() + self.ttl_s
+
+    def end(self) -> None:
+        self._ended.set()
+        if self.timer is not None:
+            self.timer.cancel()
 
 
 class _Watcher:

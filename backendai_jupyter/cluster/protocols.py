@@ -2,7 +2,7 @@
 
 ``ClusterStore`` carries what must not be lost (assignments, shared configuration,
 leadership) with the semantics of etcd's v3 API: one revision for the whole store, ordered
-watches that can resume, transactions on a key's revision.  ``LiveStore`` carries what may
+watches that can resume, transactions on a key's revision, leases.  ``LiveStore`` carries what may
 be lost at any time and is published again (reports, hints), with the semantics of Redis.
 """
 
@@ -34,6 +34,19 @@ class Change:
     revision: int
 
 
+class Lease(Protocol):
+    """Holds keys; the store deletes them once it hears no more from their owner."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether its keys are certainly still there; false before the store deletes them."""
+        ...
+
+    async def lost(self) -> None:
+        """Return when it is not alive any more; it never is again, so take another one."""
+        ...
+
+
 class ClusterStore(Protocol):
     """Ordered, watchable, transactional; every method may raise ``Unavailable``."""
 
@@ -41,22 +54,42 @@ class ClusterStore(Protocol):
 
     async def list(self, prefix: str) -> Listing: ...
 
-    async def put(self, key: str, value: str) -> int:
-        """Write and return the store's new revision."""
+    async def put(self, key: str, value: str, *, lease: Lease | None = None) -> int:
+        """Write and return the store's new revision.
+
+        The key ends with ``lease``, and without one stays; a lost one raises ``Conflict``.
+        """
         ...
 
-    async def put_if(self, key: str, value: str, *, revision: int) -> bool:
-        """Write if the key's revision is still ``revision`` (0: it does not exist)."""
+    async def put_if(
+        self, key: str, value: str, *, revision: int, lease: Lease | None = None
+    ) -> bool:
+        """Do the same if the key's revision is still ``revision`` (0: it does not exist)."""
         ...
 
     async def delete(self, key: str) -> int:
         """Delete if it exists and return the store's revision after that."""
         ...
 
+    async def delete_if(self, key: str, *, revision: int) -> bool:
+        """Delete if the key's revision is still ``revision``."""
+        ...
+
+    def lease(self, ttl_s: float) -> AbstractAsyncContextManager[Lease]:
+        """Take a lease that is kept alive while the context is open, and its keys with it.
+
+        They are deleted at once when the context closes, and within ``ttl_s`` when its process
+        dies, hangs or cannot reach the store.
+        """
+        ...
+
     def watch(
         self, prefix: str, *, after: int
     ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Change]]]:
-        """Yield, in order and without gaps, every change of a revision above ``after``."""
+        """Yield, in order and without gaps, every change of a revision above ``after``.
+
+        Raises ``Conflict`` where the store has forgotten some of them: list and watch again.
+        """
         ...
 
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import stat
+from pathlib import Path
+
 from cryptography.fernet import Fernet, InvalidToken
 
 from backendai_jupyter.domain.wire import Connection
 from backendai_jupyter.errors import InvalidInput
+
+MIN_SECRET_BYTES = 32
 
 
 class Sealer:
@@ -17,6 +24,21 @@ class Sealer:
 
     def __init__(self, secret: bytes | None = None) -> None:
         self._fernet = Fernet(secret or Fernet.generate_key())
+
+    @classmethod
+    def from_file(cls, name: str, *, field: str) -> Sealer:
+        """Return a sealer with the secret in a file; raises ``InvalidInput`` about ``field``."""
+        path = Path(name)
+        try:
+            mode, content = stat.S_IMODE(path.stat().st_mode), path.read_bytes().strip()
+        except OSError as error:
+            raise InvalidInput(field, f"{path}: {error.strerror}") from None
+        if mode & 0o077:
+            raise InvalidInput(field, f"others may read {path} ({mode:04o}): chmod 600 {path}")
+        if len(content) < MIN_SECRET_BYTES:
+            problem = f"{path} has {len(content)} bytes and needs {MIN_SECRET_BYTES}"
+            raise InvalidInput(field, f"{problem}: openssl rand -base64 48 > {path}")
+        return cls(base64.urlsafe_b64encode(hashlib.sha256(content).digest()))
 
     def seal(self, connection: Connection) -> str:
         return self._fernet.encrypt(connection.model_dump_json().encode()).decode()

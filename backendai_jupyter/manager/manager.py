@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.protocols import ClusterStore, LiveStore
@@ -13,6 +15,7 @@ from backendai_jupyter.domain.records import SYSTEM, ComputeSession, User, Viewe
 from backendai_jupyter.errors import Unavailable
 from backendai_jupyter.manager.board import Board
 from backendai_jupyter.manager.deadlines import Deadlines
+from backendai_jupyter.manager.lost import LostAgents
 from backendai_jupyter.manager.observer import Observer
 from backendai_jupyter.manager.reconciler import Reconciler
 from backendai_jupyter.manager.scheduler.scheduler import Scheduler
@@ -21,6 +24,7 @@ from backendai_jupyter.manager.vfolders import VFolders
 from backendai_jupyter.storage.hosts import VFolderHost
 from backendai_jupyter.store.agents import AgentStore
 from backendai_jupyter.store.engine import Database
+from backendai_jupyter.store.jupyter_sessions import JupyterSessionStore
 from backendai_jupyter.store.presets import PresetStore
 from backendai_jupyter.store.sessions import SessionStore
 from backendai_jupyter.store.users import UserStore
@@ -28,15 +32,29 @@ from backendai_jupyter.store.vfolders import VFolderStore
 from backendai_jupyter.supervisor import Loop, Supervisor
 
 _DEADLINES_PASS_S = 1.0
+_LOST_PASS_S = 1.0
+_HINT_PASS_S = 60.0
 _MAX_BACKOFF_S = 5.0
 _TIDY_PASS_S = 300.0  # only for what a killed manager left half done
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How long what may take; see the traits of these names."""
+
+    full_pass_s: float
+    restart_grace_s: float
+    end_timeout_s: float
+    agent_lost_s: float
+    start_limits: StartLimits
 
 
 class Manager:
     """Requests go down (scheduler, reconciler), reports come up (observer).
 
-    Each loop is woken by whoever has work for it, and passes over everything each
-    ``full_pass_s`` seconds in any case.
+    Each loop is woken by whoever has work for it, in whichever manager, and passes over
+    everything each ``full_pass_s`` seconds in any case.  What must be decided by one, the
+    manager does that ``leads``.
     """
 
     def __init__(
@@ -51,17 +69,18 @@ class Manager:
         hosts: Mapping[str, VFolderHost],
         default_host: str,
         kernel_ids: tuple[int, int],
-        full_pass_s: float,
-        restart_grace_s: float,
-        end_timeout_s: float,
-        start_limits: StartLimits,
+        times: Times,
+        leads: Callable[[], bool] = lambda: True,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.cluster_id = cluster_id
+        self._name = uuid.uuid4().hex
+        self._leads = leads
         self.board = Board()
         self.users = UserStore(database)
         self.presets = PresetStore(database)
         self.agents = AgentStore(database)
+        self.jupyter_sessions = JupyterSessionStore(database)
         self.owner = User("", "")  # known after ``start``
         self._store = SessionStore(database)
         self.vfolders = VFolders(
@@ -73,20 +92,21 @@ class Manager:
             shown=lambda: self._reconcile.poke(),
         )
         self._live = live
-        self._end_timeout_s = end_timeout_s
-        self._full_pass_s = full_pass_s
+        self._times = times
         self._supervisor = supervisor
         self._now = now
         scheduler = self._make_scheduler()
-        self._reconciler = self._make_reconciler(cluster, restart_grace_s)
+        self._reconciler = self._make_reconciler(cluster, times.restart_grace_s)
         self._observer = self._make_observer(sealer, self._reconciler)
-        self._schedule = _loop("scheduler", scheduler.step, full_pass_s)
-        self._reconcile = _loop("reconciler", self._reconciler.step, full_pass_s)
-        self._observe = _loop("observer", self._observer.step, full_pass_s)
+        self._schedule = self._led("scheduler", scheduler.step, times.full_pass_s)
+        self._reconcile = _loop("reconciler", self._reconciler.step, times.full_pass_s)
+        self._observe = _loop("observer", self._observer.step, times.full_pass_s)
+        self._tell_others = _loop("hints to managers", self._hint, _HINT_PASS_S)
         self.sessions = self._make_sessions(scheduler)
         self._deadlines = Deadlines(
-            self.board, self._store, limits=start_limits, changed=self._asked_for, now=now
+            self.board, self._store, limits=times.start_limits, changed=self._asked_for, now=now
         )
+        self._lost_agents = self._make_lost_agents(cluster, times.agent_lost_s)
 
     async def prepare(self) -> None:
         """Write the assignments of the kernels that a manager before this one had started."""
@@ -100,10 +120,20 @@ class Manager:
         self._supervisor.loop(self._observe)
         self._supervisor.loop(self._schedule)
         self._supervisor.loop(self._reconcile)
-        self._supervisor.loop(_loop("deadlines", self._deadlines.step, _DEADLINES_PASS_S))
-        self._supervisor.loop(Loop("report hints", self._follow_hints, period_s=0))
-        self._supervisor.loop(_loop("doubtful", self.sessions.end_doubtful, self._full_pass_s))
-        self._supervisor.loop(_loop("folders", self.vfolders.tidy, _TIDY_PASS_S))
+        self._supervisor.loop(self._tell_others)
+        self._supervisor.loop(self._led("deadlines", self._deadlines.step, _DEADLINES_PASS_S))
+        self._supervisor.loop(self._led("lost agents", self._lost_agents.step, _LOST_PASS_S))
+        self._supervisor.loop(self._led("folders", self.vfolders.tidy, _TIDY_PASS_S))
+        self._supervisor.loop(
+            _loop("doubtful", self.sessions.end_doubtful, self._times.full_pass_s)
+        )
+        self._supervisor.loop(_loop("report hints", self._follow_reports, 0))
+        self._supervisor.loop(_loop("hints of managers", self._follow_rows, 0))
+
+    def leadership_changed(self) -> None:
+        """Take note that this manager leads, or does no longer."""
+        self._lost_agents.forget()
+        self._schedule.poke()
 
     @property
     def viewer(self) -> Viewer:
@@ -119,7 +149,7 @@ class Manager:
             scheduler=scheduler,
             board=self.board,
             live=self._live,
-            enqueued=self._schedule.poke,
+            enqueued=self._enqueued,
             changed=self._asked_for,
             now=self._now,
         )
@@ -144,6 +174,7 @@ class Manager:
             board=self.board,
             restart_grace_s=restart_grace_s,
             released=lambda: self._observe.poke(),
+            again=lambda: self._reconcile.poke(),
             now=self._now,
         )
 
@@ -160,20 +191,63 @@ class Manager:
             now=self._now,
         )
 
-    async def _follow_hints(self) -> None:
+    def _make_lost_agents(self, cluster: ClusterStore, after_s: float) -> LostAgents:
+        return LostAgents(
+            self.cluster_id,
+            cluster=cluster,
+            sessions=self._store,
+            board=self.board,
+            after_s=after_s,
+            moved=self._rows_moved,
+            now=self._now,
+        )
+
+    async def _follow_reports(self) -> None:
         async with self._live.subscribe(keys.REPORT_HINTS) as hints:
             async for _ in hints:
                 self._observe.poke()
+
+    async def _follow_rows(self) -> None:
+        async with self._live.subscribe(keys.ROW_HINTS) as hints:
+            async for manager in hints:
+                if manager != self._name:
+                    self._schedule.poke()
+                    self._reconcile.poke()
+                    self._observe.poke()
+
+    async def _hint(self) -> None:
+        await self._live.publish(keys.ROW_HINTS, self._name)
+
+    def _enqueued(self) -> None:
+        """Something waits: whoever leads must place it."""
+        self._schedule.poke()
+        self._tell_others.poke()
 
     def _asked_for(self) -> None:
         """What is wanted has changed: agents must be told, waiters must see it."""
         self._reconcile.poke()
         self._observe.poke()
+        self._tell_others.poke()
 
     def _rows_moved(self) -> None:
         """Something ended or came alive: assignments may have to go, room may have appeared."""
         self._reconcile.poke()
         self._schedule.poke()
+        self._tell_others.poke()
+
+    def _led(self, name: str, step: Callable[[], Awaitable[None]], period_s: float) -> Loop:
+        """A loop of the manager that leads."""
+
+        async def step_if_leading() -> None:
+            if self._leads():
+                await step()
+
+        return _loop(name, step_if_leading, period_s)
+
+    async def drain(self, agent_id: str, *, is_drained: bool) -> None:
+        """Let nothing new start on an agent, or let it again; what runs there goes on."""
+        await self.agents.set_drained(agent_id, is_drained)
+        self._enqueued()
 
     async def live(self) -> tuple[ComputeSession, ...]:
         """Return the sessions of this cluster that have not ended, oldest first."""
@@ -185,7 +259,7 @@ class Manager:
             await self.sessions.terminate(session.id, SYSTEM, reason=reason)
         for session in await self.live():
             for kernel in session.kernels:
-                await self.sessions.until_gone(kernel.id, timeout_s=self._end_timeout_s)
+                await self.sessions.until_gone(kernel.id, timeout_s=self._times.end_timeout_s)
 
 
 def _loop(name: str, step: Callable[[], Awaitable[None]], period_s: float) -> Loop:

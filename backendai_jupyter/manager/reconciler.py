@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from backendai_jupyter.cluster import keys
-from backendai_jupyter.cluster.protocols import ClusterStore
+from backendai_jupyter.cluster.protocols import ClusterStore, Listing
 from backendai_jupyter.domain.records import ComputeSession, Kernel
 from backendai_jupyter.domain.states import ASSIGNED, Status
 from backendai_jupyter.domain.wire import Assignment, Phase, Signal
@@ -15,11 +15,13 @@ from backendai_jupyter.manager.board import Board
 from backendai_jupyter.points import reached
 from backendai_jupyter.store.sessions import SessionStore
 
-_PREFIX = "assignments/"
-
 
 class Reconciler:
-    """Writes, updates and removes assignments; gives up on kernels nobody restarts."""
+    """Writes, updates and removes assignments; gives up on kernels nobody restarts.
+
+    Every manager does.  Each reads the assignments before the rows, and writes only over what
+    it has read: so what a newer row made another one write is never undone.
+    """
 
     def __init__(
         self,
@@ -30,6 +32,7 @@ class Reconciler:
         board: Board,
         restart_grace_s: float,
         released: Callable[[], None],
+        again: Callable[[], None],
         now: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -39,6 +42,7 @@ class Reconciler:
         self._board = board
         self._restart_grace_s = restart_grace_s
         self._notify_released = released
+        self._again = again
         self._now = now
         self._clock = clock  # the time of day may jump, and end a kernel whose owner restarts it
         self._ended: dict[tuple[str, int], float] = {}  # kernel id, generation -> first seen at
@@ -50,6 +54,7 @@ class Reconciler:
 
     async def step(self) -> None:
         """One pass over all live kernels and all assignments of this cluster."""
+        listing = await self._cluster.list(keys.ASSIGNMENTS)
         live = await self._sessions.live(self._cluster_id)
         wanted: dict[str, str] = {}
         leaving: dict[str, str] = {}
@@ -61,24 +66,32 @@ class Reconciler:
                     wanted[_key(kernel)] = assignment_of(session, kernel).model_dump_json()
                 elif kernel.status is Status.TERMINATING:
                     leaving[kernel.id] = _key(kernel)
-        await self._write(wanted)
         generations = {(k.id, k.generation) for session in live for k in session.kernels}
         self._ended = {k: since for k, since in self._ended.items() if k in generations}
         self._released = {k: r for k, r in self._released.items() if k in leaving}
+        overtaken = await self._write(listing, wanted)
         for kernel_id, key in leaving.items():
             if kernel_id not in self._released:
                 self._released[kernel_id] = await self._cluster.delete(key)
                 await reached("manager.assignment.deleted")
                 self._notify_released()
+        if overtaken:
+            self._again()
 
-    async def _write(self, wanted: dict[str, str]) -> None:
-        existing = {e.key: e.value for e in (await self._cluster.list(_PREFIX)).entries}
+    async def _write(self, listing: Listing, wanted: dict[str, str]) -> bool:
+        """Write what is wanted and delete all else; return whether another manager was faster."""
+        existing = {entry.key: entry for entry in listing.entries}
+        written = True
         for key, value in wanted.items():
-            if existing.get(key) != value:
-                await self._cluster.put(key, value)
-                await reached("manager.assignment.written")
+            entry = existing.get(key)
+            if entry is not None and entry.value == value:
+                continue
+            revision = entry.revision if entry else 0
+            written &= await self._cluster.put_if(key, value, revision=revision)
+            await reached("manager.assignment.written")
         for key in existing.keys() - wanted.keys():
-            await self._cluster.delete(key)
+            written &= await self._cluster.delete_if(key, revision=existing[key].revision)
+        return not written
 
     async def _given_up(self, kernel: Kernel) -> bool:
         """End a kernel whose program ended and whose owner did not start it again in time."""

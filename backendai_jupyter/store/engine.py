@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from backendai_jupyter.config import DATABASE_URL
+from backendai_jupyter.config.manager import DATABASE_URL
 from backendai_jupyter.errors import BackendError, InDoubt, InvalidInput, Unavailable
 from backendai_jupyter.store import sqlite
 

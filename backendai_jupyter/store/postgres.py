@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from psycopg.types.string import StrDumperUnknown
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from backendai_jupyter.config import DATABASE_URL
+from backendai_jupyter.config.manager import DATABASE_URL
 from backendai_jupyter.errors import BackendError, GaveWay, InvalidInput, Unavailable
 
 RV = TypeVar("RV")

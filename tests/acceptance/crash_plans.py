@@ -46,7 +46,7 @@ POINTS: Mapping[str, Sequence[str]] = {
     ),
     "interrupt": ("manager.signal.written", "agent.signal.saved"),
     "death": ("agent.exit.seen", "manager.move.restarting", "manager.moved.restarting"),
-    "stop": ("server.relay.leave", "server.instance.leave"),
+    "stop": ("agent.relay.leave", "server.instance.leave"),
     "recovery": ("server.instance.opened", "server.kernels.assigned", "agent.kernel.sought"),
 }
 WITH_PROGRAM = STEPS.index("agent.keeper.spawned")  # from here on a start has one to be killed

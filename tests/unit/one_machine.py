@@ -18,7 +18,7 @@ from backendai_jupyter.domain.options import Options
 from backendai_jupyter.domain.records import SYSTEM, ComputeSession
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.states import FINAL, Status
-from backendai_jupyter.manager.manager import Manager
+from backendai_jupyter.manager.manager import Manager, Times
 from backendai_jupyter.manager.sessions import Request
 from backendai_jupyter.manager.survivors import Survivor, survivors
 from backendai_jupyter.storage.hosts import VFolderHost
@@ -87,10 +87,13 @@ class OneMachine:
             hosts={"local": self._host},
             default_host="local",
             kernel_ids=(os.getuid(), os.getgid()),
-            full_pass_s=PASS_S,
-            restart_grace_s=self._grace_s,
-            end_timeout_s=10.0,
-            start_limits=BackendAI().start_limits(),
+            times=Times(
+                full_pass_s=PASS_S,
+                restart_grace_s=self._grace_s,
+                end_timeout_s=10.0,
+                agent_lost_s=60.0,
+                start_limits=BackendAI().start_limits(),
+            ),
             now=self.clock,
         )
         await self.manager.prepare()

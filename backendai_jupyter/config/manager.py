@@ -1,28 +1,19 @@
-"""Every setting, as traits: ``c.BackendAI...`` for managers, ``c.BackendAIAgent...`` for agents.
-
-Both sections are read from ``jupyter_server_config.py``, also by tools that run without a
-server (nbclient, papermill), so that one file configures a machine.
-"""
+"""``c.BackendAI...``: the settings of managers."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from jupyter_core.paths import jupyter_config_path, jupyter_data_dir
-from traitlets import Bool, Dict, Enum, Float, Int, List, TraitError, Unicode, default, validate
-from traitlets.config import Config, Configurable
-from traitlets.config.application import Application
+from jupyter_core.paths import jupyter_data_dir
+from traitlets import Bool, Dict, Float, List, TraitError, Unicode, default, validate
+from traitlets.config import Configurable
 
+from backendai_jupyter.config.checks import all_or_none, checked_for_sockets, short_directory
 from backendai_jupyter.domain.progress import StartLimits
-from backendai_jupyter.domain.resources import parse_size
 from backendai_jupyter.errors import InvalidInput
 from backendai_jupyter.storage.hosts import VFolderHost, read_hosts
 
-MIN_JOURNAL_BYTES = 1 << 20
-SECTIONS = ("BackendAI", "BackendAIAgent")
 DATABASE_URL = "BackendAI.database_url"
 DATABASES = ("sqlite+aiosqlite", "postgresql", "postgresql+psycopg")
 
@@ -47,6 +38,28 @@ class BackendAI(Configurable):
         ``postgresql://backendai@db.example/backendai?sslmode=verify-full``.  All that libpq
         knows may follow the ``?``.  The password is better in a ``passfile`` than here.
         Default: an SQLite file in ``data_dir``.""",
+    ).tag(config=True)
+
+    etcd_url = Unicode(
+        help="""Address of etcd, e.g. ``etcd://10.0.0.5,10.0.0.6,10.0.0.7/backendai``; ``etcds``
+        with TLS.  With ``redis_url``, ``database_url`` and ``cluster_secret_file`` it makes this
+        server one manager of a cluster.  Default: everything is in this process.""",
+    ).tag(config=True)
+
+    redis_url = Unicode(
+        help="""Address of Redis, e.g. ``redis://10.0.0.5``; ``rediss`` with TLS.""",
+    ).tag(config=True)
+
+    cluster_secret_file = Unicode(
+        help="""File with the secret that all managers and agents of a cluster share, readable
+        by its owner only; make it with ``openssl rand -base64 48``.""",
+    ).tag(config=True)
+
+    agent_lost_s = Float(
+        60.0,
+        help="""Seconds after which the kernels of an agent that is neither in etcd nor in Redis
+        any more count as lost, and end.  Larger lets kernels survive a longer cut of the
+        network; smaller gives their room back sooner.""",
     ).tag(config=True)
 
     vfolder_hosts = Dict(
@@ -135,10 +148,7 @@ class BackendAI(Configurable):
 
     @default("runtime_dir")
     def _short(self) -> str:
-        base = os.environ.get("XDG_RUNTIME_DIR", "")
-        if base and os.access(base, os.W_OK):
-            return str(Path(base) / "backendai")
-        return str(Path(tempfile.gettempdir()) / f"backendai-{os.geteuid()}")
+        return short_directory("backendai")
 
     @default("database_url")
     def _sqlite(self) -> str:
@@ -185,127 +195,20 @@ class BackendAI(Configurable):
 
     @validate("runtime_dir")
     def _leaves_room_for_sockets(self, proposal: Any) -> str:
-        if len(os.fsencode(proposal.value)) > 50:
-            raise TraitError("BackendAI.runtime_dir must be at most 50 bytes long")
-        return str(proposal.value)
+        return checked_for_sockets("BackendAI.runtime_dir", proposal.value)
 
-
-class BackendAIAgent(Configurable):
-    """The settings of the agent on this node."""
-
-    vfolder_hosts = Dict(
-        Unicode(),
-        help="""The vfolder hosts that this node has mounted, as ``BackendAI.vfolder_hosts``.  A
-        kernel that needs another one is not placed here.  Default: those of the manager, where
-        both run in one process.""",
-    ).tag(config=True)
-
-    runtime = Enum(
-        ["auto", "docker", "process"],
-        default_value="auto",
-        help="""What runs kernels.  ``docker``: containers only.  ``process``: sandboxed
-        processes only.  ``auto``: a container where there is an engine with the image, else a
-        sandboxed process.""",
-    ).tag(config=True)
-
-    docker_url = Unicode(
-        help="""Address of the Docker engine.  Default: ``DOCKER_HOST``, else the engine's
-        standard socket.""",
-    ).tag(config=True)
-
-    docker_network = Unicode(
-        "bridge",
-        help="""Network of containers: ``bridge``, ``none`` or the name of a Docker network.
-        Channels need no network, so ``none`` gives working kernels that reach nothing.""",
-    ).tag(config=True)
-
-    relay_bind = Unicode(
-        "127.0.0.1",
-        help="""Address of this node on which managers reach its kernels' channels.""",
-    ).tag(config=True)
-
-    cpu_overcommit = Float(
-        8.0,
-        help="""How many ``cpu`` slots a processor core offers.  Notebooks idle most of the
-        time; larger lets more kernels in, smaller gives each one more certainty.""",
-    ).tag(config=True)
-
-    mem_reserve = Unicode(
-        "1g",
-        help="""Memory of the node that is not offered to kernels, e.g. ``2g``.""",
-    ).tag(config=True)
-
-    journal_size = Unicode(
-        "256m",
-        help="""Disk space for the output of one kernel that nobody has read yet, at least
-        ``1m``.  When it is full the oldest output goes, and a line in the output says so.""",
-    ).tag(config=True)
-
-    pids_limit = Int(
-        1024,
-        help="""Processes and threads that one kernel may have.""",
-    ).tag(config=True)
-
-    kernel_uid = Int(
-        1000,
-        help="""User and group id as which a privileged agent runs kernels; never 0.  An
-        unprivileged agent runs them as itself.""",
-    ).tag(config=True)
-
-    answer_timeout_s = Float(
-        60.0,
-        help="""Seconds that a started kernel program may take until its first answer.  See
-        ``BackendAI.start_timeouts`` for all of a start.""",
-    ).tag(config=True)
-
-    engine_timeout_s = Float(
-        60.0,
-        help="""Seconds that the Docker engine may take for one answer.  Larger bears with an
-        engine under heavy load; smaller notices sooner that one hangs.""",
-    ).tag(config=True)
-
-    stop_grace_s = Float(
-        2.0,
-        help="""Seconds between SIGTERM and SIGKILL when a kernel is ended by force.""",
-    ).tag(config=True)
-
-    heartbeat_s = Float(
-        3.0,
-        help="""Seconds between reports when nothing changes.  An agent that is silent for four
-        of them counts as lost.""",
-    ).tag(config=True)
-
-    def hosts(self) -> dict[str, VFolderHost]:
-        """Return the vfolder hosts of this node; raises ``InvalidInput``."""
-        return read_hosts(self.vfolder_hosts, field="BackendAIAgent.vfolder_hosts")
-
-    @validate("mem_reserve", "journal_size")
-    def _is_a_size(self, proposal: Any) -> str:
-        name = f"BackendAIAgent.{proposal.trait.name}"
-        try:
-            size_bytes = parse_size(proposal.value)
-        except ValueError as error:
-            raise TraitError(f"{name}: {error}") from None
-        if proposal.trait.name == "journal_size" and size_bytes < MIN_JOURNAL_BYTES:
-            raise TraitError(f"{name}: must be at least 1m")
-        return str(proposal.value)
-
-    @validate("kernel_uid")
-    def _is_not_root(self, proposal: Any) -> int:
-        if proposal.value <= 0:
-            raise TraitError("BackendAIAgent.kernel_uid must be above 0: kernels never run as root")
-        return int(proposal.value)
+    @property
+    def in_cluster(self) -> bool:
+        """Whether this is one manager of a cluster; raises ``InvalidInput`` for half of one."""
+        return all_or_none(
+            "BackendAI",
+            {
+                "etcd_url": self.etcd_url,
+                "redis_url": self.redis_url,
+                "cluster_secret_file": self.cluster_secret_file,
+            },
+        )
 
 
 def _read_limits(raw: dict[str, Any], *, total_s: float = 0) -> StartLimits:
     return StartLimits.read(raw, field="BackendAI.start_timeouts", total_s=total_s)
-
-
-def load_files() -> Config:
-    """Return our two sections of the Jupyter Server's config files, for use without a server."""
-    merged = Config()
-    # JupyterApp reads its files with the same method, but only as a part of starting up.
-    loaded = Application._load_config_files("jupyter_server_config", path=jupyter_config_path())
-    for config, _file in loaded:
-        merged.merge({name: config[name] for name in SECTIONS if name in config})
-    return merged

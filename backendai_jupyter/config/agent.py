@@ -1,0 +1,191 @@
+"""``c.BackendAIAgent...``: the settings of agents."""
+
+from __future__ import annotations
+
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+from jupyter_core.paths import jupyter_data_dir
+from traitlets import Dict, Enum, Float, Int, TraitError, Unicode, default, validate
+from traitlets.config import Configurable
+
+from backendai_jupyter.config.checks import all_or_none, checked_for_sockets, short_directory
+from backendai_jupyter.domain.resources import parse_size
+from backendai_jupyter.errors import InvalidInput
+from backendai_jupyter.storage.hosts import VFolderHost, read_hosts
+
+MIN_JOURNAL_BYTES = 1 << 20
+_AGENT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class BackendAIAgent(Configurable):
+    """The settings of the agent on this node."""
+
+    agent_id = Unicode(
+        help="""Name of this node in its cluster; every node has another.  Default: its host
+        name.""",
+    ).tag(config=True)
+
+    etcd_url = Unicode(
+        help="""Address of etcd, as ``BackendAI.etcd_url``; for ``backendai-agent`` only.""",
+    ).tag(config=True)
+
+    redis_url = Unicode(
+        help="""Address of Redis, as ``BackendAI.redis_url``; for ``backendai-agent`` only.""",
+    ).tag(config=True)
+
+    cluster_secret_file = Unicode(
+        help="""File with the secret of the cluster, as ``BackendAI.cluster_secret_file``; for
+        ``backendai-agent`` only.""",
+    ).tag(config=True)
+
+    state_dir = Unicode(
+        help="""Directory of what ``backendai-agent`` keeps of its kernels: their home
+        directories, their output, and how far each has come.  Default: ``backendai-agent`` in
+        the Jupyter data directory.""",
+    ).tag(config=True)
+
+    runtime_dir = Unicode(
+        help="""Directory for the sockets of ``backendai-agent``, as ``BackendAI.runtime_dir``.""",
+    ).tag(config=True)
+
+    vfolder_hosts = Dict(
+        Unicode(),
+        help="""The vfolder hosts that this node has mounted, as ``BackendAI.vfolder_hosts``.  A
+        kernel that needs another one is not placed here.  Default: those of the manager, where
+        both run in one process.""",
+    ).tag(config=True)
+
+    runtime = Enum(
+        ["auto", "docker", "process"],
+        default_value="auto",
+        help="""What runs kernels.  ``docker``: containers only.  ``process``: sandboxed
+        processes only.  ``auto``: a container where there is an engine with the image, else a
+        sandboxed process.""",
+    ).tag(config=True)
+
+    docker_url = Unicode(
+        help="""Address of the Docker engine.  Default: ``DOCKER_HOST``, else the engine's
+        standard socket.""",
+    ).tag(config=True)
+
+    docker_network = Unicode(
+        "bridge",
+        help="""Network of containers: ``bridge``, ``none`` or the name of a Docker network.
+        Channels need no network, so ``none`` gives working kernels that reach nothing.""",
+    ).tag(config=True)
+
+    relay_bind = Unicode(
+        "127.0.0.1",
+        help="""Address of this node on which managers reach its kernels' channels.""",
+    ).tag(config=True)
+
+    cpu_overcommit = Float(
+        8.0,
+        help="""How many ``cpu`` slots a processor core offers.  Notebooks idle most of the
+        time; larger lets more kernels in, smaller gives each one more certainty.""",
+    ).tag(config=True)
+
+    mem_reserve = Unicode(
+        "1g",
+        help="""Memory of the node that is not offered to kernels, e.g. ``2g``.""",
+    ).tag(config=True)
+
+    journal_size = Unicode(
+        "256m",
+        help="""Disk space for the output of one kernel that nobody has read yet, at least
+        ``1m``.  When it is full the oldest output goes, and a line in the output says so.""",
+    ).tag(config=True)
+
+    pids_limit = Int(
+        1024,
+        help="""Processes and threads that one kernel may have.""",
+    ).tag(config=True)
+
+    kernel_uid = Int(
+        1000,
+        help="""User and group id as which a privileged agent runs kernels; never 0.  An
+        unprivileged agent runs them as itself.""",
+    ).tag(config=True)
+
+    answer_timeout_s = Float(
+        60.0,
+        help="""Seconds that a started kernel program may take until its first answer.  See
+        ``BackendAI.start_timeouts`` for all of a start.""",
+    ).tag(config=True)
+
+    engine_timeout_s = Float(
+        60.0,
+        help="""Seconds that the Docker engine may take for one answer.  Larger bears with an
+        engine under heavy load; smaller notices sooner that one hangs.""",
+    ).tag(config=True)
+
+    stop_grace_s = Float(
+        2.0,
+        help="""Seconds between SIGTERM and SIGKILL when a kernel is ended by force.""",
+    ).tag(config=True)
+
+    heartbeat_s = Float(
+        3.0,
+        help="""Seconds between reports when nothing changes.  An agent that is silent for four
+        of them counts as lost.""",
+    ).tag(config=True)
+
+    @default("agent_id")
+    def _host_name(self) -> str:
+        return platform.node() or "host"
+
+    @default("state_dir")
+    def _in_jupyter_data(self) -> str:
+        return str(Path(jupyter_data_dir()) / "backendai-agent")
+
+    @default("runtime_dir")
+    def _short(self) -> str:
+        return short_directory("backendai-agent")
+
+    @validate("runtime_dir")
+    def _leaves_room_for_sockets(self, proposal: Any) -> str:
+        return checked_for_sockets("BackendAIAgent.runtime_dir", proposal.value)
+
+    @validate("agent_id")
+    def _is_a_name(self, proposal: Any) -> str:
+        if not _AGENT_ID.fullmatch(proposal.value):
+            raise TraitError(
+                "BackendAIAgent.agent_id may have letters, digits, '.', '_' and '-', at most 64"
+            )
+        return str(proposal.value)
+
+    def check_cluster(self) -> None:
+        """Raise ``InvalidInput`` naming what an agent of its own needs and has not."""
+        given = {
+            "etcd_url": self.etcd_url,
+            "redis_url": self.redis_url,
+            "cluster_secret_file": self.cluster_secret_file,
+        }
+        if not all_or_none("BackendAIAgent", given):
+            raise InvalidInput("BackendAIAgent.etcd_url", "an agent needs the cluster's etcd")
+        if not self.vfolder_hosts:
+            raise InvalidInput("BackendAIAgent.vfolder_hosts", "an agent needs at least one")
+
+    def hosts(self) -> dict[str, VFolderHost]:
+        """Return the vfolder hosts of this node; raises ``InvalidInput``."""
+        return read_hosts(self.vfolder_hosts, field="BackendAIAgent.vfolder_hosts")
+
+    @validate("mem_reserve", "journal_size")
+    def _is_a_size(self, proposal: Any) -> str:
+        name = f"BackendAIAgent.{proposal.trait.name}"
+        try:
+            size_bytes = parse_size(proposal.value)
+        except ValueError as error:
+            raise TraitError(f"{name}: {error}") from None
+        if proposal.trait.name == "journal_size" and size_bytes < MIN_JOURNAL_BYTES:
+            raise TraitError(f"{name}: must be at least 1m")
+        return str(proposal.value)
+
+    @validate("kernel_uid")
+    def _is_not_root(self, proposal: Any) -> int:
+        if proposal.value <= 0:
+            raise TraitError("BackendAIAgent.kernel_uid must be above 0: kernels never run as root")
+        return int(proposal.value)
