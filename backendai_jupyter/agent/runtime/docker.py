@@ -77,7 +77,7 @@ class DockerRuntime:
         cluster_id: str,
         url: str | None = None,
         network: str = "bridge",
-        pids_limit: int = 512,
+        pids_limit: Callable[[], int] = lambda: 512,
         call_timeout_s: float = CALL_TIMEOUT_S,
     ) -> None:
         self._agent_id = agent_id
@@ -194,7 +194,7 @@ class DockerRuntime:
             agent_id=self._agent_id,
             cluster_id=self._cluster_id,
             network=self._network,
-            pids_limit=self._pids_limit,
+            pids_limit=self._pids_limit(),
             with_init=self._with_init,
         )
         try:

@@ -16,6 +16,7 @@ from backendai_jupyter.agent.node import Node
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.memory import MemoryClusterStore, MemoryLiveStore
 from backendai_jupyter.cluster.seal import Sealer
+from backendai_jupyter.config import BackendAIAgent
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.wire import (
     AgentReport,
@@ -55,17 +56,17 @@ class OneNode:
         self.supervisor = Supervisor()
         self.host = VFolderHost("nfs", tmp_path / "nfs")
         self.node = Node(tmp_path / "run", tmp_path / "scratch", os.getuid(), os.getgid())
-        tools = Tools(self.node, {runtime.name: runtime}, self.relay, ask, 60, 0)  # type: ignore[arg-type]
+        self.settings = BackendAIAgent(stop_grace_s=0, heartbeat_s=0.2)
+        tools = Tools(self.node, {runtime.name: runtime}, self.relay, ask, self.settings)  # type: ignore[arg-type]
         self.agent = Agent(
             "a",
-            capacity=Slots({"cpu": 1}),
+            capacity=lambda: Slots({"cpu": 1}),
             cluster=self.cluster,
             live=self.live,
             sealer=self.sealer,
             tools=tools,
             supervisor=self.supervisor,
             hosts={"nfs": self.host},
-            heartbeat_s=0.2,
         )
 
     async def assign(self, *, generation: int = 1, **fields: object) -> None:
