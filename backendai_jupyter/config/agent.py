@@ -168,7 +168,8 @@ class BackendAIAgent(Configurable):
     def _is_a_name(self, proposal: Any) -> str:
         if not NODE_NAME.fullmatch(proposal.value):
             raise TraitError(
-                f"BackendAIAgent.{proposal.trait.name} may have letters, digits, '.', '_' and '-', at most 64"
+                f"BackendAIAgent.{proposal.trait.name} may have letters, digits, '.', '_' and '-', "
+                "at most 64"
             )
         return str(proposal.value)
 
