@@ -67,7 +67,9 @@ class OneMachine:
         self.database: Database
         self._url = url
         self._cluster, self._live = cluster, live
-        self._grace_s = restart_grace_s
+        self.settings = BackendAI(
+            full_pass_s=PASS_S, restart_grace_s=restart_grace_s, end_timeout_s=10.0
+        )
         self._host = VFolderHost("local", path / "vfolders")
         self._supervisor: Supervisor | None = None
 
@@ -87,11 +89,7 @@ class OneMachine:
             hosts={"local": self._host},
             default_host="local",
             kernel_ids=(os.getuid(), os.getgid()),
-            settings=BackendAI(
-                full_pass_s=PASS_S,
-                restart_grace_s=self._grace_s,
-                end_timeout_s=10.0,
-            ),
+            settings=self.settings,
             now=self.clock,
         )
         await self.manager.prepare()
