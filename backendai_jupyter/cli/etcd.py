@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from typing import Any, TextIO, TypeVar
 
 import click
@@ -66,17 +67,16 @@ def scope_option(**options: Any) -> Callable[[F], F]:
 @etcd.command("put-json")
 @click.argument("file", type=click.File())
 @scope_option(default=GLOBAL, show_default=True, help="Whom the settings are for.")
+@json_option
 @etcd_option
-def put_json(file: TextIO, scope: str, etcd_url: str) -> None:
+def put_json(file: TextIO, scope: str, as_json: bool, etcd_url: str) -> None:
     """Share the settings of a JSON file (- is standard input), all or none.
 
     For example {"BackendAIAgent.cpu_overcommit": 4, "BackendAI": {"full_pass_s": 1}}.  Managers
     and agents follow at once.
     """
     settings = read_settings(_content(file), field=file.name)
-    asyncio.run(_put(etcd_url, scope, settings))
-    for name, value in settings.items():
-        click.echo(f"{scope}: {name} = {json.dumps(value)}")
+    _show(asyncio.run(_put(etcd_url, scope, settings)), as_json=as_json)
 
 
 @etcd.command("get")
@@ -88,28 +88,31 @@ def get(scope: str | None, as_json: bool, etcd_url: str) -> None:
     if scope is not None:
         check_scope(scope)
     found = [one for one in asyncio.run(_list(etcd_url)) if scope in {None, one.scope}]
-    if as_json:
-        print_json(SharedList([_shown(one) for one in found]))
-        return
-    print_table(("SCOPE", "NAME", "VALUE", "PROBLEM"), [setting_row(one) for one in found])
+    _show(found, as_json=as_json)
 
 
 @etcd.command("delete")
 @click.argument("name")
 @scope_option(default=GLOBAL, show_default=True, help="Where it is shared.")
+@json_option
 @etcd_option
-def delete(name: str, scope: str, etcd_url: str) -> None:
-    """Share a setting no longer; what a wider scope says holds then, or its default."""
-    asyncio.run(_delete(etcd_url, scope, name))
+def delete(name: str, scope: str, as_json: bool, etcd_url: str) -> None:
+    """Share a setting no longer; what a wider scope says holds then, or its default.
+
+    Shows what was there.
+    """
+    _show([asyncio.run(_delete(etcd_url, scope, name))], as_json=as_json)
 
 
-def setting_row(one: SharedSetting) -> tuple[str, ...]:
-    value = "" if one.problem else json.dumps(one.value)
-    return (one.scope, one.name, value, one.problem)
-
-
-def _shown(one: SharedSetting) -> Shared:
-    return Shared(scope=one.scope, name=one.name, value=one.value, problem=one.problem)
+def _show(settings: list[SharedSetting], *, as_json: bool) -> None:
+    if as_json:
+        print_json(SharedList([Shared(**asdict(one)) for one in settings]))
+        return
+    rows = [
+        (one.scope, one.name, "" if one.problem else json.dumps(one.value), one.problem)
+        for one in settings
+    ]
+    print_table(("SCOPE", "NAME", "VALUE", "PROBLEM"), rows)
 
 
 def _content(file: TextIO) -> str:
@@ -119,9 +122,9 @@ def _content(file: TextIO) -> str:
         raise InvalidInput(file.name, f"cannot be read: {error}") from None
 
 
-async def _put(url: str, scope: str, settings: dict[str, Any]) -> None:
+async def _put(url: str, scope: str, settings: dict[str, Any]) -> list[SharedSetting]:
     async with _store(url) as store:
-        await put_settings(store, scope, settings)
+        return await put_settings(store, scope, settings)
 
 
 async def _list(url: str) -> list[SharedSetting]:
@@ -129,9 +132,9 @@ async def _list(url: str) -> list[SharedSetting]:
         return await list_settings(store)
 
 
-async def _delete(url: str, scope: str, name: str) -> None:
+async def _delete(url: str, scope: str, name: str) -> SharedSetting:
     async with _store(url) as store:
-        await delete_setting(store, scope, name)
+        return await delete_setting(store, scope, name)
 
 
 @asynccontextmanager

@@ -174,7 +174,9 @@ def read_settings(text: str, *, field: str) -> dict[str, Any]:
     return found
 
 
-async def put_settings(store: ClusterStore, scope: str, settings: Mapping[str, Any]) -> None:
+async def put_settings(
+    store: ClusterStore, scope: str, settings: Mapping[str, Any]
+) -> list[SharedSetting]:
     """Write all of them, or none if one is wrong: raises ``InvalidInput`` naming it.
 
     Where the store fails half-way, put the same again.
@@ -184,6 +186,7 @@ async def put_settings(store: ClusterStore, scope: str, settings: Mapping[str, A
         _check(scope, name, value)
     for name, value in settings.items():
         await store.put(keys.setting(scope, name), json.dumps(value))
+    return [SharedSetting(scope, name, value) for name, value in settings.items()]
 
 
 async def list_settings(store: ClusterStore) -> list[SharedSetting]:
@@ -192,13 +195,14 @@ async def list_settings(store: ClusterStore) -> list[SharedSetting]:
     return [_read_entry(entry.key, entry.value) for entry in listing.entries]
 
 
-async def delete_setting(store: ClusterStore, scope: str, name: str) -> None:
-    """Let the next wider scope decide again; also of a name that is no setting."""
+async def delete_setting(store: ClusterStore, scope: str, name: str) -> SharedSetting:
+    """Let the next wider scope decide again, and return what was there, right or wrong."""
     check_scope(scope)
     entry = await store.get(keys.setting(scope, name))
     if entry is None:
         raise NotFound(f"{name} is not shared in the scope {scope}.")
     await store.delete(entry.key)
+    return _read_entry(entry.key, entry.value)
 
 
 def _check(scope: str, name: str, value: Any) -> None:

@@ -18,6 +18,8 @@ from tests.server import RunningServer
 
 pytestmark = pytest.mark.timeout(180)
 CPU = "BackendAIAgent.cpu_overcommit"
+HIDE = "BackendAI.hide_local_kernelspecs"
+LOCAL = "python3"
 
 
 @pytest.fixture
@@ -29,28 +31,32 @@ async def cluster() -> AsyncIterator[Cluster]:
 async def test_what_is_put_into_etcd_holds_without_a_restart(cluster: Cluster) -> None:
     agent = await cluster.add_agent(resource_group="big", stop_grace_s=1.0)
     server = await cluster.add_server()
-    cores = (await capacity(server)) / 8
-    await put(cluster, {CPU: 2, "BackendAI.full_pass_s": 0.5, "BackendAIAgent.stop_grace_s": 5})
+    cores = await capacity(server) / 8
+    assert not await hides_local(server)
+    await put(cluster, {CPU: 2, HIDE: True, "BackendAIAgent.stop_grace_s": 5})
     await eventually(lambda: has_capacity(server, 2 * cores), within_s=30)
     await put(cluster, {CPU: 3}, scope="group:big")
     await put(cluster, {CPU: 5}, scope="group:small")
     await eventually(lambda: has_capacity(server, 3 * cores), within_s=30)
     assert "BackendAIAgent.cpu_overcommit is 3.0 now" in agent.log
     assert "stop_grace_s is" not in agent.log  # its own file says another
-    await eventually(lambda: "BackendAI.full_pass_s is 0.5 now" in server.log)
+    await eventually(lambda: hides_local(server))
 
 
 async def test_a_wrong_value_is_told_and_the_old_one_stays(cluster: Cluster) -> None:
     agent = await cluster.add_agent()
     server = await cluster.add_server()
-    await put(cluster, {CPU: 2})
     cores = await capacity(server) / 8
+    await put(cluster, {CPU: 2, HIDE: True})
     await eventually(lambda: has_capacity(server, 2 * cores), within_s=30)
     async with open_cluster_store(cluster.etcd.url()) as store:
+        await store.put(keys.setting("global", HIDE), '"no"')
         await store.put(keys.setting("global", CPU), '"many"')
         note = await eventually(lambda: said(server), within_s=30)
         assert note.startswith(f"config/global/{CPU} is not applied: ")
         assert note in agent.log
+        await eventually(lambda: f"config/global/{HIDE} is not applied: " in server.log)
+        assert await hides_local(server)
         assert await has_capacity(server, 2 * cores)
         await store.put(keys.setting("global", CPU), "4")
         await eventually(lambda: has_capacity(server, 4 * cores), within_s=30)
@@ -78,6 +84,10 @@ async def capacity(server: RunningServer) -> float:
 
 async def has_capacity(server: RunningServer, cpus: float) -> bool:
     return await capacity(server) == cpus
+
+
+async def hides_local(server: RunningServer) -> bool:
+    return LOCAL not in (await server.get("api/kernelspecs")).json()["kernelspecs"]
 
 
 async def said(server: RunningServer) -> str:

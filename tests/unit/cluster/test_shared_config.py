@@ -36,9 +36,10 @@ class Process:
     """An agent's or a manager's settings, which follow a store."""
 
     def __init__(self, store: MemoryClusterStore, settings: Configurable) -> None:
-        is_agent = isinstance(settings, BackendAIAgent)
-        scopes = agent_scopes(settings) if is_agent else manager_scopes()
         self.settings: Any = settings
+        scopes = manager_scopes()
+        if isinstance(settings, BackendAIAgent):
+            scopes = agent_scopes(settings)
         self.shared = SharedConfig(store, settings, scopes)
         self.changes = 0
         self.supervisor = Supervisor()
@@ -47,6 +48,9 @@ class Process:
         """Return once it knows what there is."""
         await self.shared.read()
         self.supervisor.task("shared configuration", self.shared.follow(self._count))
+
+    async def until(self, cpu_overcommit: float) -> None:
+        await eventually(lambda: self.settings.cpu_overcommit == cpu_overcommit)
 
     def _count(self) -> None:
         self.changes += 1
@@ -93,10 +97,10 @@ async def test_the_narrowest_scope_wins_and_what_is_deleted_falls_back(
     process = await follow()
     for scope, value in ((NODE, 4), (GLOBAL, 2), (GROUP, 3)):
         await put_settings(store, scope, {CPU: value})
-        await eventually(lambda: process.settings.cpu_overcommit == 4)
+        await process.until(4)
     for scope, then in ((NODE, 3), (GROUP, 2), (GLOBAL, 8)):
         await delete_setting(store, scope, CPU)
-        await eventually(lambda then=then: process.settings.cpu_overcommit == then)
+        await process.until(then)
 
 
 async def test_what_is_there_holds_from_the_start(
@@ -186,7 +190,7 @@ async def test_a_wrong_value_that_is_corrected_is_applied(
     await put(store, NODE, "0")
     await eventually(process.shared.notes)
     await put(store, NODE, "5")
-    await eventually(lambda: process.settings.cpu_overcommit == 5)
+    await process.until(5)
     assert process.shared.notes() == ()
 
 
@@ -208,7 +212,7 @@ async def test_a_process_that_has_missed_changes_reads_all_again(follow: Follow)
     await delete_setting(store, GLOBAL, "BackendAIAgent.pids_limit")
     await put_settings(store, GLOBAL, {CPU: 5})
     process.supervisor.task("shared configuration", process.shared.follow(lambda: None))
-    await eventually(lambda: process.settings.cpu_overcommit == 5)
+    await process.until(5)
     assert process.settings.pids_limit == 1024
     await process.supervisor.close()
 
