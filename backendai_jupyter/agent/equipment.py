@@ -159,7 +159,7 @@ def _runtimes(settings: BackendAIAgent, site: Site, use_docker: bool) -> list[Ke
                 url=settings.docker_url or None,
                 network=settings.docker_network,
                 pids_limit=lambda: settings.pids_limit,
-                call_timeout_s=settings.engine_timeout_s,
+                call_timeout_s=lambda: settings.engine_timeout_s,
             )
         )
     if settings.runtime != "docker":

@@ -30,6 +30,7 @@ from backendai_jupyter.supervisor import Loop
 log = logging.getLogger(__name__)
 
 GLOBAL = "global"
+_MAX_BACKOFF_S = 5.0
 
 
 def manager_scopes() -> tuple[str, ...]:
@@ -71,7 +72,13 @@ class SharedConfig:
     async def follow(self, changed: Callable[[], None]) -> None:
         """Take every change too, and call ``changed`` after it, until cancelled."""
         step = partial(self._follow, changed)
-        await Loop("shared configuration", step, period_s=0, expected=(BackendError,)).run()
+        await Loop(
+            "shared configuration",
+            step,
+            period_s=0,
+            max_backoff_s=_MAX_BACKOFF_S,
+            expected=(BackendError,),
+        ).run()
 
     async def _follow(self, changed: Callable[[], None]) -> None:
         revision, is_news = await self._read()

@@ -129,9 +129,11 @@ class BackendAIAgent(Configurable):
 
     engine_timeout_s = Float(
         60.0,
+        min=0.1,
+        max=3600.0,
         help="""Seconds that the Docker engine may take for one answer.  Larger bears with an
         engine under heavy load; smaller notices sooner that one hangs.""",
-    ).tag(config=True)
+    ).tag(config=True, shared=True)
 
     stop_grace_s = Float(
         2.0,
