@@ -90,7 +90,9 @@ def runtime_dir(settings: Settings) -> Found:
 
 async def relay(settings: Settings) -> Found:
     with _short_directory(settings) as directory:
-        client = RelayClient(directory / "relay", bind=settings.agent.relay_bind)
+        client = RelayClient(
+            directory / "relay", bind=settings.agent.relay_bind, host=settings.agent.relay_host
+        )
         try:
             await client.open()
             prefix = str(directory / "k")
@@ -104,7 +106,7 @@ async def relay(settings: Settings) -> Found:
             await client.close_kernel("doctor")
         finally:
             await client.close(stop=True)
-    return Found(State.OK, f"forwards channels at {endpoint.ip}")
+    return Found(State.OK, f"forwards channels at {endpoint.host}")
 
 
 async def docker(settings: Settings) -> Found:

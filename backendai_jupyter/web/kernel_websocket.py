@@ -10,7 +10,7 @@ from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebso
 from jupyter_server.services.kernels.websocket import KernelWebsocketHandler
 from traitlets.config import Config
 
-from backendai_jupyter.provisioning.activity import journal_socket_of
+from backendai_jupyter.provisioning.activity import journal_of
 from backendai_jupyter.web.kernel_connection import JournaledConnection
 
 MAX_MESSAGE_BYTES = 256 << 20
@@ -23,7 +23,7 @@ class ChannelsHandler(KernelWebsocketHandler):
     @property
     def kernel_websocket_connection_class(self) -> Any:
         """Make the connection; a property's name for what jupyter_server calls."""
-        if journal_socket_of(self.kernel_manager, self.kernel_id)() is not None:
+        if journal_of(self.kernel_manager, self.kernel_id)() is not None:
             return JournaledConnection
         chosen = super().kernel_websocket_connection_class
         has_limits = issubclass(chosen, ZMQChannelsWebsocketConnection)
