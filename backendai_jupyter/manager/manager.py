@@ -87,7 +87,7 @@ class Manager:
             default_host=default_host,
             owner_ids=kernel_ids,
             now=now,
-            shown=lambda: self._reconcile.poke(),
+            changed=self._folders_changed,
         )
         self._live = live
         self._end_timeout_s = times.end_timeout_s
@@ -206,6 +206,7 @@ class Manager:
         async with self._live.subscribe(keys.ROW_HINTS) as hints:
             async for manager in hints:
                 if manager != self._name:
+                    self.vfolders.look_again()
                     self._schedule.poke()
                     self._reconcile.poke()
                     self._observe.poke()
@@ -224,6 +225,11 @@ class Manager:
         self._observe.poke()
         self._tell_others.poke()
 
+    def _folders_changed(self) -> None:
+        """Kernels may have to show others; who lists them in another manager must see it."""
+        self._reconcile.poke()
+        self._tell_others.poke()
+
     def _rows_moved(self) -> None:
         """Something ended or came alive: assignments may have to go, room may have appeared."""
         self._reconcile.poke()
@@ -239,9 +245,17 @@ class Manager:
 
         return _loop(name, step_if_leading, period_s)
 
-    async def live(self) -> tuple[ComputeSession, ...]:
+    async def live(
+        self, viewer: Viewer = SYSTEM, *, jupyter_kernel_id: str | None = None
+    ) -> tuple[ComputeSession, ...]:
         """Return the sessions of this cluster that have not ended, oldest first."""
-        return await self._store.live(self.cluster_id)
+        return await self._store.live(
+            self.cluster_id, viewer=viewer, jupyter_kernel_id=jupyter_kernel_id
+        )
+
+    async def observe(self) -> None:
+        """Let the board say what agents have reported up to now."""
+        await self._observer.step()
 
     async def end_all(self, *, reason: str) -> None:
         """End every session of this cluster and wait until nothing is left of them."""

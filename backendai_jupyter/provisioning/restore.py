@@ -10,7 +10,8 @@ from pathlib import PurePosixPath
 from backendai_jupyter.domain.mounts import HOME
 from backendai_jupyter.domain.options import MountOption, Options
 from backendai_jupyter.domain.records import Kernel
-from backendai_jupyter.manager.survivors import survivors
+from backendai_jupyter.manager.shared import shared
+from backendai_jupyter.manager.survivors import Survivor, survivors
 from backendai_jupyter.manager.vfolders import contents_path_of
 from backendai_jupyter.provisioning.backend import Backend
 from backendai_jupyter.provisioning.kernel_manager import BackendAIMappingKernelManager
@@ -26,16 +27,23 @@ def restore_kernels(backend: Backend, kernels: BackendAIMappingKernelManager) ->
     """Register what survived, under the ids that it had; call it before the server serves.
 
     A kernel that cannot be managed any more, because its kernelspec is gone, runs on and is
-    only seen in our own lists.
+    only seen in our own lists.  In a cluster the others are there too: starts under way are
+    theirs, and what cannot be reached yet comes by itself.
     """
-    found = backend.call_blocking(survivors(backend.manager, timeout_s=_SURVIVORS_TIMEOUT_S))
-    for survivor in found:
-        request = _request_of(survivor.session.main)
+    for survivor in _found(backend):
+        request = request_of(survivor.session.main)
         state = state_in_journal(survivor.connection.journal_socket)
         try:
             kernels.restore(survivor, request, backend, state=state)
         except Exception:  # one that cannot be restored must not cost the others
             log.exception("kernel %s of the former server is not restored", survivor.session.id)
+
+
+def _found(backend: Backend) -> list[Survivor]:
+    manager = backend.manager
+    if backend.settings.in_cluster:
+        return list(backend.call_blocking(shared(manager, manager.viewer)).reachable.values())
+    return backend.call_blocking(survivors(manager, timeout_s=_SURVIVORS_TIMEOUT_S))
 
 
 def state_in_journal(path: str | None) -> str:
@@ -54,7 +62,7 @@ def state_in_journal(path: str | None) -> str:
         return "idle"
 
 
-def _request_of(kernel: Kernel) -> ServerRequest:
+def request_of(kernel: Kernel) -> ServerRequest:
     """Return what asks for the same again, should the session have to be replaced."""
     mounts = [
         MountOption(m.vfolder_name, PurePosixPath(m.target).name, m.readonly)

@@ -24,6 +24,7 @@ from tornado import web
 
 from backendai_jupyter.domain.options import Options
 from backendai_jupyter.errors import BackendError, Cancelled
+from backendai_jupyter.provisioning.adoption import catch_up
 from backendai_jupyter.provisioning.requested import REQUESTED, Requested
 from backendai_jupyter.supervisor import race
 from backendai_jupyter.web.base import DomainErrors
@@ -39,6 +40,12 @@ class EndsWithItsClient(DomainErrors):
         self._gone = asyncio.Event()
         await race(work, self._until_gone(self._gone))
 
+    async def know_kernel(self, body: Mapping[str, Any]) -> None:
+        """Know the kernel that a Jupyter session is asked for with."""
+        kernel = body.get("kernel")
+        if isinstance(kernel, dict) and isinstance(kernel.get("id"), str):
+            await catch_up(self.kernel_manager, kernel["id"])
+
     def on_connection_close(self) -> None:
         super().on_connection_close()
         if self._gone is not None:
@@ -52,9 +59,18 @@ class EndsWithItsClient(DomainErrors):
 class KernelsHandler(EndsWithItsClient, MainKernelHandler):
     @web.authenticated
     @authorized
+    async def get(self) -> None:
+        """List the kernels, also those that other servers of the cluster have started."""
+        await catch_up(self.kernel_manager)
+        await ensure_async(super().get())
+
+    @web.authenticated
+    @authorized
     async def post(self) -> None:
         """Start a kernel; 400 names a malformed field of ``backendai``."""
         body = self.get_json_body() or {}
+        if isinstance(kernel_id := body.get("kernel_id"), str):
+            await catch_up(self.kernel_manager, kernel_id)
         REQUESTED.set(Requested(options=_options(body)))
         await self.start(ensure_async(super().post()))
 
@@ -62,9 +78,30 @@ class KernelsHandler(EndsWithItsClient, MainKernelHandler):
 class OneKernelHandler(DomainErrors, KernelHandler):
     """Jupyter's, with our answer where a kernel cannot be ended now."""
 
+    @web.authenticated
+    @authorized
+    async def get(self, kernel_id: str) -> None:
+        """Return a kernel, whichever server of the cluster has started it."""
+        await catch_up(self.kernel_manager, kernel_id)
+        await ensure_async(super().get(kernel_id))
+
+    @web.authenticated
+    @authorized
+    async def delete(self, kernel_id: str) -> None:
+        """Shut a kernel down."""
+        await catch_up(self.kernel_manager, kernel_id)
+        await ensure_async(super().delete(kernel_id))
+
 
 class OneKernelActionHandler(DomainErrors, KernelActionHandler):
     """Jupyter's, with our answer where a kernel cannot be interrupted or restarted now."""
+
+    @web.authenticated
+    @authorized
+    async def post(self, kernel_id: str, action: str) -> None:
+        """Interrupt or restart a kernel."""
+        await catch_up(self.kernel_manager, kernel_id)
+        await ensure_async(super().post(kernel_id, action))
 
 
 class JupyterSessionsHandler(EndsWithItsClient, SessionRootHandler):
@@ -74,6 +111,7 @@ class JupyterSessionsHandler(EndsWithItsClient, SessionRootHandler):
         """Start a Jupyter session; its notebook's metadata is read for ``backendai`` too."""
         body = self.get_json_body() or {}
         options = _options(body)
+        await self.know_kernel(body)
         notebook = await self._notebook_of(body)
         REQUESTED.set(Requested(options=options, notebook=notebook))
         await self.start(ensure_async(super().post()))
@@ -99,6 +137,7 @@ class JupyterSessionHandler(EndsWithItsClient, SessionHandler):
     async def patch(self, session_id: str) -> None:
         """Change a Jupyter session; a new kernel for it reads the notebook's metadata too."""
         body = self.get_json_body() or {}
+        await self.know_kernel(body)
         session: Any = await self.session_manager.get_session(session_id=session_id)
         notebook = session["path"] if session["type"] == "notebook" else None
         REQUESTED.set(Requested(options=_options(body), notebook=notebook))

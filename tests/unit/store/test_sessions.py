@@ -75,7 +75,7 @@ async def test_what_a_viewer_may_not_see_does_not_exist(
     with pytest.raises(NotFound):
         await sessions.history(session.id, stranger)
     with pytest.raises(NotFound):
-        await sessions.restart(kernel_id, stranger, by="x", now=11.0)
+        await sessions.restart(kernel_id, stranger, generation=1, by="x", now=11.0)
     with pytest.raises(NotFound):
         await sessions.request_signal(kernel_id, 2, stranger)
     with pytest.raises(NotFound):
@@ -157,8 +157,8 @@ async def test_a_restart_raises_the_generation_and_keeps_the_slots(
 ) -> None:
     kernel_id = await run(sessions, (await make_session()).id)
     before = await held(database, kernel_id)
-    assert await sessions.restart(kernel_id, SYSTEM, by="ann", now=13.0) == 2
-    assert await sessions.restart(kernel_id, SYSTEM, by="ann", now=14.0) == 3
+    assert await sessions.restart(kernel_id, SYSTEM, generation=1, by="ann", now=13.0) == 2
+    assert await sessions.restart(kernel_id, SYSTEM, generation=2, by="ann", now=14.0) == 3
     restarting = await sessions.of_kernel(kernel_id, SYSTEM)
     assert (restarting.status, restarting.main.generation) == (Status.RESTARTING, 3)
     await sessions.move(kernel_id, Status.RUNNING, reason="", by="a1", now=15.0)
@@ -172,7 +172,7 @@ async def test_a_restart_of_what_does_not_run_is_a_conflict_in_words(
 ) -> None:
     session = await make_session()
     with pytest.raises(Conflict, match="PENDING and cannot be restarted"):
-        await sessions.restart(session.main.id, SYSTEM, by="ann", now=11.0)
+        await sessions.restart(session.main.id, SYSTEM, generation=1, by="ann", now=11.0)
     assert (await sessions.get(session.id, SYSTEM)) == session
 
 
