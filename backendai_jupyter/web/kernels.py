@@ -101,6 +101,7 @@ class OneKernelActionHandler(DomainErrors, KernelActionHandler):
     async def post(self, kernel_id: str, action: str) -> None:
         """Interrupt or restart a kernel."""
         await catch_up(self.kernel_manager, kernel_id)
+        self.kernel_manager.get_kernel(kernel_id)  # else a restart of none would answer 500
         await ensure_async(super().post(kernel_id, action))
 
 
