@@ -40,12 +40,6 @@ class EndsWithItsClient(DomainErrors):
         self._gone = asyncio.Event()
         await race(work, self._until_gone(self._gone))
 
-    async def know_kernel(self, body: Mapping[str, Any]) -> None:
-        """Know the kernel that a Jupyter session is asked for with."""
-        kernel = body.get("kernel")
-        if isinstance(kernel, dict) and isinstance(kernel.get("id"), str):
-            await catch_up(self.kernel_manager, kernel["id"])
-
     def on_connection_close(self) -> None:
         super().on_connection_close()
         if self._gone is not None:
@@ -112,7 +106,6 @@ class JupyterSessionsHandler(EndsWithItsClient, SessionRootHandler):
         """Start a Jupyter session; its notebook's metadata is read for ``backendai`` too."""
         body = self.get_json_body() or {}
         options = _options(body)
-        await self.know_kernel(body)
         notebook = await self._notebook_of(body)
         REQUESTED.set(Requested(options=options, notebook=notebook))
         await self.start(ensure_async(super().post()))
@@ -138,7 +131,6 @@ class JupyterSessionHandler(EndsWithItsClient, SessionHandler):
     async def patch(self, session_id: str) -> None:
         """Change a Jupyter session; a new kernel for it reads the notebook's metadata too."""
         body = self.get_json_body() or {}
-        await self.know_kernel(body)
         session: Any = await self.session_manager.get_session(session_id=session_id)
         notebook = session["path"] if session["type"] == "notebook" else None
         REQUESTED.set(Requested(options=_options(body), notebook=notebook))
