@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from backendai_jupyter.domain.records import SYSTEM, User, Viewer
@@ -165,6 +167,42 @@ async def test_a_restart_raises_the_generation_and_keeps_the_slots(
     assert await held(database, kernel_id) == before
     moved = [s.after for s in await sessions.history(restarting.id, SYSTEM)][-2:]
     assert moved == [Status.RESTARTING, Status.RUNNING]
+
+
+async def test_of_two_who_restart_the_same_program_one_is_late(
+    url: str, sessions: SessionStore, agents: AgentStore, make_session: MakeSession
+) -> None:
+    kernel_id = await run(sessions, (await make_session()).id)
+    elsewhere = await Database.open(url)
+    outcomes = await asyncio.gather(
+        *(
+            store.restart(kernel_id, SYSTEM, generation=1, by="ann", now=13.0)
+            for store in (sessions, SessionStore(elsewhere))
+        ),
+        return_exceptions=True,
+    )
+    assert sorted(map(str, outcomes)) == [
+        "2",
+        f"Kernel {kernel_id} has been restarted by somebody else.",
+    ]
+    assert (await sessions.of_kernel(kernel_id, SYSTEM)).main.generation == 2
+    with pytest.raises(LostRace):
+        await sessions.restart(kernel_id, SYSTEM, generation=1, by="ann", now=14.0)
+    await elsewhere.close()
+
+
+async def test_a_live_session_is_found_by_what_jupyter_calls_its_kernel(
+    database: Database, sessions: SessionStore, make_session: MakeSession
+) -> None:
+    first = await make_session(jupyter_kernel_id="k", now=10.0)
+    await sessions.terminate(first.id, SYSTEM, reason="", by="t", now=11.0)
+    again = await make_session(jupyter_kernel_id="k", now=12.0)
+    await make_session(jupyter_kernel_id="other")
+    found = await sessions.live("here", jupyter_kernel_id="k")
+    assert [session.id for session in found] == [again.id]
+    stranger = Viewer(await add_user(database, "stranger"))
+    assert await sessions.live("here", viewer=stranger, jupyter_kernel_id="k") == ()
+    assert await sessions.live("elsewhere", jupyter_kernel_id="k") == ()
 
 
 async def test_a_restart_of_what_does_not_run_is_a_conflict_in_words(
