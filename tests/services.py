@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import shutil
 import signal
 import socket
 import ssl
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -35,6 +37,8 @@ class Service:
     """One server process; ``up`` brings it back whatever has been done to it."""
 
     def __init__(self, directory: Path, argv: Sequence[str]) -> None:
+        if shutil.which(argv[0]) is None:
+            pytest.skip(f"there is no {argv[0]} here")
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self._argv = argv

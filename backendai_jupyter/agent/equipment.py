@@ -66,6 +66,7 @@ class Equipment:
         self.relay = RelayClient(
             site.run_root / "relay",
             bind=settings.relay_bind,
+            host=settings.relay_host,
             orphan_command=orphan_command,
             on_lost=self._relay_lost,
         )

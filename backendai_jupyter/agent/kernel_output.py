@@ -2,7 +2,7 @@
 
 The agent puts this file beside the kernel's connection file and the kernelspec has ipykernel run
 ``install`` when it starts (decision 016).  Nobody else imports it: it needs ipykernel and pyzmq
-of the kernel's own image, and nothing of this package.
+of the kernel's own image, and of this package ``kernel_delivery.py``, which is put beside it.
 
 What is written goes through three places, each with a bound: the text of a stream that was not
 handed over yet (``PIECE_CHARS``), the backlog of ipykernel's IOPub thread (``WAITING_BYTES``,
@@ -17,6 +17,7 @@ import atexit
 import contextlib
 import math
 import os
+import runpy
 import signal
 import sys
 import threading
@@ -26,6 +27,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import zmq
@@ -339,7 +341,7 @@ def install(shell: Any) -> None:
     def limit_and_start() -> None:
         try:
             _limit(shell)
-        except AttributeError:  # an ipykernel that is made otherwise
+        except (AttributeError, OSError):  # an ipykernel that is made otherwise
             shell.kernel.log.warning("Output that is not taken may be lost.", exc_info=True)
         start()
 
@@ -356,6 +358,7 @@ def _limit(shell: Any) -> None:
         if type(stream) is OutStream:
             PatientStream.adopt(stream)
     shell.observe(lambda change: change.new and thread.backlog.end(), "exit_now")
+    runpy.run_path(str(Path(__file__).with_name("kernel_delivery.py")))["deliver"](thread)
 
 
 @contextlib.contextmanager

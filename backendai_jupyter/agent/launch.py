@@ -35,6 +35,7 @@ JOURNAL_BYTES = 256 << 20
 _SOCKET_PREFIX = "s"  # sockets are RUN_DIR/s-1 .. s-5
 _CONNECTION_FILE = "connection.json"
 _OUTPUT_FILE = Path(__file__).with_name("kernel_output.py")  # see decision 016
+_DELIVERY_FILE = Path(__file__).with_name("kernel_delivery.py")  # it is used by the other
 
 
 class Relay(Protocol):
@@ -158,7 +159,8 @@ class Container:
         inside = runtime.inside(run_dir, home_dir)
         content = ipc_connection(f"{inside.run_dir}/{_SOCKET_PREFIX}", launch.key)
         _write_private(run_dir / _CONNECTION_FILE, json.dumps(content), tools.node)
-        _write_private(run_dir / _OUTPUT_FILE.name, _OUTPUT_FILE.read_text(), tools.node)
+        for file in (_OUTPUT_FILE, _DELIVERY_FILE):
+            _write_private(run_dir / file.name, file.read_text(), tools.node)
         files = {
             "{connection_file}": f"{inside.run_dir}/{_CONNECTION_FILE}",
             "{kernel_output}": f"{inside.run_dir}/{_OUTPUT_FILE.name}",
@@ -193,8 +195,10 @@ class Answer:
     name = "answer"
 
     async def do(self, launch: Launch, tools: Tools) -> None:
+        assert launch.endpoint is not None
+        connection = launch.endpoint.connection_from_here(launch.key)
         await race(
-            tools.ask(launch.connection, timeout_s=tools.answer_timeout_s),
+            tools.ask(connection, timeout_s=tools.answer_timeout_s),
             _trouble(launch, tools),
         )
 

@@ -13,7 +13,7 @@ from backendai_jupyter.web.models import AgentList
 
 @click.group()
 def agent() -> None:
-    """Agents: list."""
+    """Agents: list, drain, undrain."""
 
 
 @agent.command("ls")
@@ -31,6 +31,27 @@ def ls(as_json: bool) -> None:
             click.echo(f"\n{one.id}: {plain(note)}")
 
 
+@agent.command()
+@click.argument("agent_id", metavar="ID")
+def drain(agent_id: str) -> None:
+    """Let nothing new start on an agent; what runs there goes on."""
+    asyncio.run(_drain(agent_id, is_drained=True))
+    click.echo(f"{agent_id} is drained: what runs there goes on, and nothing new starts.")
+
+
+@agent.command()
+@click.argument("agent_id", metavar="ID")
+def undrain(agent_id: str) -> None:
+    """Let kernels start on an agent again."""
+    asyncio.run(_drain(agent_id, is_drained=False))
+    click.echo(f"{agent_id} takes kernels again.")
+
+
+async def _drain(agent_id: str, *, is_drained: bool) -> None:
+    async with connect() as api:
+        await api.drain(agent_id, is_drained=is_drained)
+
+
 async def _list() -> AgentList:
     async with connect() as api:
         return await api.agents()
@@ -40,7 +61,7 @@ def agent_rows(found: AgentList, slots: list[str]) -> list[tuple[str, ...]]:
     return [
         (
             one.id,
-            one.status,
+            f"{one.status}, drained" if one.is_drained else one.status,
             *(share_text(slot, one.used, one.capacity) for slot in slots),
             ", ".join(one.images),
         )

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from traitlets import TraitError
 from traitlets.config import Config
 
-from backendai_jupyter.cli import installation, machine
+from backendai_jupyter.cli import cluster, installation, machine
 from backendai_jupyter.cli.findings import Finding, Found, Settings, State
 from backendai_jupyter.errors import BackendError
 
@@ -34,14 +34,34 @@ CHECKS: dict[str, Check] = {
     "limits": machine.limits,
     "capacity": machine.capacity,
     "remains": machine.remains,
+    "etcd": cluster.etcd,
+    "redis": cluster.redis,
+    "clock": cluster.clock,
+    "cluster secret": cluster.secret,
+    "agents": cluster.agents,
+    "swarm": cluster.swarm,
 }
 
 
-async def run_checks(config: Config) -> list[Finding]:
+# What a node without a Jupyter Server does not have.
+_OF_SERVERS = {
+    "server extension",
+    "server",
+    "kernelspecs",
+    "data directory",
+    "secret files",
+    "database",
+    "remains",
+}
+
+
+async def run_checks(config: Config, *, is_agent: bool = False) -> list[Finding]:
     """Run all checks in their order; one that breaks is itself a finding."""
-    settings = Settings.of(config)
+    settings = Settings.of(config, is_agent=is_agent)
     findings = []
     for name, check in CHECKS.items():
+        if is_agent and name in _OF_SERVERS:
+            continue
         found = await _guarded(check, settings)
         findings.append(
             Finding(check=name, state=found.state, message=found.message, advice=found.advice)

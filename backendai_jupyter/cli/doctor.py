@@ -20,10 +20,12 @@ class Findings(RootModel[list[Finding]]):
 
 
 @click.command()
+@click.option("--agent", "is_agent", is_flag=True, help="Check a node of backendai-agent.")
 @json_option
-def doctor(as_json: bool) -> None:
+def doctor(is_agent: bool, as_json: bool) -> None:
     """Check that this machine can run kernels; exit code 1 if something fails."""
-    found = asyncio.run(run_checks(load_files()))
+    config = load_files("backendai_agent_config" if is_agent else "jupyter_server_config")
+    found = asyncio.run(run_checks(config, is_agent=is_agent))
     if as_json:
         print_json(Findings(found))
     else:

@@ -43,9 +43,26 @@ class Settings:
     manager: BackendAI
     agent: BackendAIAgent
 
+    is_agent: bool = False  # and nothing else: a node without a Jupyter Server
+
     @classmethod
-    def of(cls, config: Config) -> Settings:
-        return cls(BackendAI(config=config), BackendAIAgent(config=config))
+    def of(cls, config: Config, *, is_agent: bool = False) -> Settings:
+        return cls(BackendAI(config=config), BackendAIAgent(config=config), is_agent)
+
+    @property
+    def cluster(self) -> BackendAI | BackendAIAgent | None:
+        """Who is configured to share stores with others; None on a machine of its own.
+
+        Raises ``InvalidInput`` where only a part of it is configured.
+        """
+        if self.is_agent:
+            self.agent.check_cluster()
+            return self.agent
+        return self.manager if self.manager.in_cluster else None
+
+    @property
+    def runtime_dir(self) -> Path:
+        return Path(self.agent.runtime_dir if self.is_agent else self.manager.runtime_dir)
 
     @property
     def data_dir(self) -> Path:

@@ -14,6 +14,7 @@ from backendai_jupyter.config import BackendAI
 from backendai_jupyter.domain.records import Viewer
 from backendai_jupyter.domain.states import FINAL
 from backendai_jupyter.provisioning.instance import is_at_work
+from backendai_jupyter.store.agents import AgentStore
 from backendai_jupyter.store.sessions import SessionStore
 from backendai_jupyter.web.models import (
     END_REASON,
@@ -77,6 +78,10 @@ class LocalApi:
     async def agents(self) -> AgentList:
         answer: AgentList = await _embedded().agents(self._config)
         return answer
+
+    async def drain(self, agent_id: str, *, is_drained: bool) -> None:
+        database, _ = await self._database.open()
+        await AgentStore(database).set_drained(agent_id, is_drained)
 
     async def images(self) -> ImageList:
         answer: ImageList = await _embedded().images(self._config)

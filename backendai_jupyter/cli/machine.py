@@ -79,19 +79,21 @@ async def database(settings: Settings) -> Found:
 
 
 def runtime_dir(settings: Settings) -> Found:
-    path = Path(settings.manager.runtime_dir)
+    path = settings.runtime_dir
     if not path.exists():
         return Found(State.OK, f"{path} is made when needed")
     info = path.lstat()
     if info.st_uid != os.geteuid() or info.st_mode & 0o022 or path.is_symlink():
-        advice = f"Remove it, or set BackendAI.runtime_dir: rm -r {path}"
+        advice = f"Remove it, or set another runtime_dir: rm -r {path}"
         return Found(State.FAIL, f"{path} is not a directory of yours alone.", advice)
     return Found(State.OK, str(path))
 
 
 async def relay(settings: Settings) -> Found:
     with _short_directory(settings) as directory:
-        client = RelayClient(directory / "relay", bind=settings.agent.relay_bind)
+        client = RelayClient(
+            directory / "relay", bind=settings.agent.relay_bind, host=settings.agent.relay_host
+        )
         try:
             await client.open()
             prefix = str(directory / "k")
@@ -105,7 +107,7 @@ async def relay(settings: Settings) -> Found:
             await client.close_kernel("doctor")
         finally:
             await client.close(stop=True)
-    return Found(State.OK, f"forwards channels at {endpoint.ip}")
+    return Found(State.OK, f"forwards channels at {endpoint.host}")
 
 
 async def docker(settings: Settings) -> Found:
@@ -188,7 +190,7 @@ def remains(settings: Settings) -> Found:
 @contextmanager
 def _short_directory(settings: Settings) -> Iterator[Path]:
     """Make a directory where the backend would make its sockets."""
-    root = Path(settings.manager.runtime_dir)
+    root = settings.runtime_dir
     parent = root if root.is_dir() else root.parent
     with tempfile.TemporaryDirectory(prefix="doctor-", dir=parent) as name:
         yield Path(name)

@@ -62,6 +62,12 @@ class RedisLiveStore:
         async with in_words(self.name, self._call_s):
             return str((await self._calls.info("server"))["redis_version"])
 
+    async def now(self) -> float:
+        """Return the time by Redis's clock, in seconds since the epoch, UTC."""
+        async with in_words(self.name, self._call_s):
+            seconds, micros = await self._calls.time()
+        return float(seconds + micros / 1e6)
+
     async def put(self, key: str, value: str, *, ttl_s: float) -> None:
         async with in_words(self.name, self._call_s):
             await self._calls.set(self._full(key), value, px=max(int(ttl_s * 1000), 1))
@@ -154,18 +160,22 @@ class RedisLiveStore:
 @asynccontextmanager
 async def in_words(name: str, within_s: float | None) -> AsyncIterator[None]:
     """Raise ``Unavailable`` for all that may go wrong with Redis."""
+    task = asyncio.current_task()
+    assert task is not None
+    cancels = task.cancelling()
     try:
         async with asyncio.timeout(within_s):
             yield
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise asyncio.CancelledError  # which redis swallows while it connects
     except (TimeoutError, TookTooLong):
         raise TimedOut(f"{name} did not answer in time") from None
     except (NoConnection, OSError) as error:
         raise Unavailable(f"{name} cannot be reached: {error}") from None
     except RedisError as error:
         raise Unavailable(f"{name} refused: {error}") from None
+    finally:
+        # Asyncio may swallow it while it races the addresses of a host, as redis has it do.
+        if task.cancelling() > cancels:
+            raise asyncio.CancelledError
 
 
 def _connection(address: RedisAddress, call_s: float) -> tuple[type[Any], dict[str, Any]]:

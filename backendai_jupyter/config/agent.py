@@ -79,7 +79,14 @@ class BackendAIAgent(Configurable):
 
     relay_bind = Unicode(
         "127.0.0.1",
-        help="""Address of this node on which managers reach its kernels' channels.""",
+        help="""Address of this node on which its kernels' channels and journals listen, e.g.
+        ``0.0.0.0`` for all that it has.""",
+    ).tag(config=True)
+
+    relay_host = Unicode(
+        help="""Address that managers use to reach this node, where it is not the one that it
+        binds, e.g. behind NAT.  Default: ``relay_bind``, or if that is a wildcard, the address
+        from which this node reaches others.""",
     ).tag(config=True)
 
     cpu_overcommit = Float(

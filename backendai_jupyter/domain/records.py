@@ -90,6 +90,18 @@ class ComputeSession:
 
 
 @dataclass(frozen=True, slots=True)
+class JupyterSession:
+    """What Jupyter calls a session: a notebook, a console or the like, and its kernel."""
+
+    id: str
+    owner: str
+    path: str | None
+    name: str | None
+    type: str | None
+    kernel_id: str  # Jupyter's id of it
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One line of a kernel's history."""
 
@@ -110,6 +122,7 @@ class Agent:
     images: tuple[str, ...]
     notes: tuple[str, ...]
     seen_at: float
+    is_drained: bool = False  # what runs there goes on, and nothing new starts
 
     @property
     def free(self) -> Slots:

@@ -144,6 +144,20 @@ class AgentReport(Record):
     notes: tuple[str, ...] = ()  # what this node cannot enforce, in words
 
 
+class JournalDoor(Record):
+    """Where a kernel's journal is read from other machines, and which one is its own.
+
+    ``place`` is the directory of ``journal_socket``, as ``place_of`` in agent/relay/address.py
+    names it: who finds it there uses that socket.
+    """
+
+    place: str
+    host: str
+    port: int
+    certificate: str  # PEM; the only one to trust
+    token: str = Field(repr=False)
+
+
 class Connection(Record):
     """How a Jupyter client reaches a kernel: the content of a connection file.
 
@@ -162,3 +176,4 @@ class Connection(Record):
     curve_publickey: str | None = None
     curve_secretkey: str | None = None
     journal_socket: str | None = None  # ours: where the relay lets its journal be read
+    journal_door: JournalDoor | None = None  # ours, too: without one, the socket is right here

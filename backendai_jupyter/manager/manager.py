@@ -24,6 +24,7 @@ from backendai_jupyter.manager.vfolders import VFolders
 from backendai_jupyter.storage.hosts import VFolderHost
 from backendai_jupyter.store.agents import AgentStore
 from backendai_jupyter.store.engine import Database
+from backendai_jupyter.store.jupyter_sessions import JupyterSessionStore
 from backendai_jupyter.store.presets import PresetStore
 from backendai_jupyter.store.sessions import SessionStore
 from backendai_jupyter.store.users import UserStore
@@ -79,6 +80,7 @@ class Manager:
         self.users = UserStore(database)
         self.presets = PresetStore(database)
         self.agents = AgentStore(database)
+        self.jupyter_sessions = JupyterSessionStore(database)
         self.owner = User("", "")  # known after ``start``
         self._store = SessionStore(database)
         self.vfolders = VFolders(
@@ -244,6 +246,11 @@ class Manager:
                 await step()
 
         return _loop(name, step_if_leading, period_s)
+
+    async def drain(self, agent_id: str, *, is_drained: bool) -> None:
+        """Let nothing new start on an agent, or let it again; what runs there goes on."""
+        await self.agents.set_drained(agent_id, is_drained)
+        self._enqueued()
 
     async def live(
         self, viewer: Viewer = SYSTEM, *, jupyter_kernel_id: str | None = None

@@ -6,28 +6,29 @@ from typing import Any
 
 from jupyter_server._tz import utcnow
 
+from backendai_jupyter.domain.wire import Connection
 from backendai_jupyter.provisioning.journal import JournalWatch, News, Where
 from backendai_jupyter.provisioning.provisioner import BackendAIProvisioner
 
 _STARTING, _IDLE, _BUSY, _RESTARTING = "starting", "idle", "busy", "restarting"
 
 
-def journal_socket_of(kernels: Any, kernel_id: str) -> Where:
-    """Return where a kernel's journal is, as long as it is one of ours and has one.
+def journal_of(kernels: Any, kernel_id: str) -> Where:
+    """Return how a kernel's journal is reached, as long as it is one of ours and has one.
 
     ``kernels`` is the server's ``MappingKernelManager``.
     """
 
-    def where() -> str | None:
+    def where() -> Connection | None:
         provisioner = getattr(kernels._kernels.get(kernel_id), "provisioner", None)
-        return provisioner.journal_socket if isinstance(provisioner, BackendAIProvisioner) else None
+        return provisioner.journal if isinstance(provisioner, BackendAIProvisioner) else None
 
     return where
 
 
 async def follow(kernels: Any, kernel: Any) -> None:
     """Keep a kernel's state and its last activity up to date until it is gone."""
-    watch = JournalWatch(journal_socket_of(kernels, kernel.kernel_id))
+    watch = JournalWatch(journal_of(kernels, kernel.kernel_id))
     try:
         async for news in watch:
             record(kernels, kernel, news)

@@ -117,7 +117,7 @@ class Adoption:
         await asyncio.wait([self._under_way[kernel_id]])
 
     async def _register(self, kernel_id: str, survivor: Survivor) -> None:
-        state = await asyncio.to_thread(state_in_journal, survivor.connection.journal_socket)
+        state = await asyncio.to_thread(state_in_journal, survivor.connection)
         notice = self._backend.manager.board.get(survivor.session.main.id)
         is_over = notice is None or _is_over(notice)
         if is_over or not self._may_adopt(kernel_id, survivor):

@@ -18,6 +18,7 @@ from traitlets.config import Config
 from backendai_jupyter.config import BackendAI, BackendAIAgent
 from backendai_jupyter.errors import Unavailable
 from backendai_jupyter.manager.manager import Manager
+from backendai_jupyter.provisioning.clustered import Clustered
 from backendai_jupyter.provisioning.embedded import Embedded
 from backendai_jupyter.provisioning.parts import Parts
 
@@ -87,9 +88,6 @@ class Backend:
 
     def _parts(self) -> Parts:
         if self.settings.in_cluster:
-            # The libraries of etcd and Redis would cost a machine of its own a third of a second.
-            from backendai_jupyter.provisioning.clustered import Clustered  # noqa: PLC0415
-
             return Clustered(self.settings, self.agent_settings)
         return Embedded(self.settings, self.agent_settings, serving=self._serving)
 

@@ -1,4 +1,4 @@
-"""Read a kernel's journal, which its relay serves on a unix socket (``agent/relay/readers.py``).
+"""Read a kernel's journal, which its relay serves (``agent/relay/readers.py``).
 
 ``JournalReader`` gets all that the kernel publishes, for one client session; ``JournalWatch``
 learns only what the kernel does.  Both find their relay again when it has been away.
@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from backendai_jupyter.agent.relay.records import Damaged, Record, decode, missing_bytes
+from backendai_jupyter.agent.relay.records import Damaged, Kind, Record, decode, missing_bytes
+from backendai_jupyter.domain.wire import Connection
 from backendai_jupyter.errors import Unavailable
+from backendai_jupyter.provisioning.journal_link import Link, open_journal
 
 _READ_BYTES = 256 << 10
 _MAX_LINE_BYTES = 65_536
@@ -23,8 +24,8 @@ _MIN_DELAY_S, _MAX_DELAY_S = 0.02, 0.5  # between two attempts to reach the rela
 
 log = logging.getLogger(__name__)
 
-Where = Callable[[], str | None]
-"""Returns the path of a kernel's journal socket; None once the kernel is gone."""
+Where = Callable[[], Connection | None]
+"""Returns how a kernel is reached that has a journal; None once the kernel is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,6 @@ class JournalReader:
         self._last: int | None = None  # handed out
         self._acked = 0
         self._told = 0  # the relay, of what is acknowledged
-        self._unsent = b""
 
     async def attach(self, after: int | None = None) -> Attached:
         """Return once the relay has answered; without ``after`` it decides where to start.
@@ -81,7 +81,7 @@ class JournalReader:
                 await self._connection.lost(error)
                 continue
             self._last = attached.after
-            self._told, self._unsent = 0, b""
+            self._told = 0
             self._tell()
             return attached
 
@@ -115,11 +115,8 @@ class JournalReader:
         self._connection.close()
 
     def _tell(self) -> None:
-        if not self._unsent and self._acked > self._told:
+        if self._acked > self._told and self._connection.send(b'{"ack": %d}\n' % self._acked):
             self._told = self._acked
-            self._unsent = b'{"ack": %d}\n' % self._acked
-        if self._unsent:
-            self._unsent = self._unsent[self._connection.send(self._unsent) :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +148,8 @@ class JournalWatch:
                     await self._connection.open({"op": "watch"})
                     self._is_open = True
                 line = await self._connection.read_line()
+                if "alive" in line:
+                    continue
                 news = News(str(line["state"]), line["type"], line["parent"])
             except Unavailable:
                 raise StopAsyncIteration from None
@@ -168,12 +167,12 @@ class JournalWatch:
 
 
 class _Connection:
-    """A connection to a journal socket, and the patience to make it again."""
+    """A connection to a journal, and the patience to make it again."""
 
     def __init__(self, where: Where) -> None:
         self._where = where
-        self._path: str | None = None
-        self._socket: socket.socket | None = None
+        self._path: str | None = None  # which names the journal, on whatever way it is reached
+        self._link: Link | None = None
         self._delay_s = _MIN_DELAY_S
         self.intake = Intake()
 
@@ -183,13 +182,16 @@ class _Connection:
         Raises ``Unavailable`` when the kernel is gone, or has another journal than before.
         """
         while True:
-            path = self._where()
-            if path is None or self._path not in {None, path}:
+            connection = self._where()
+            if connection is None or self._path not in {None, connection.journal_socket}:
                 raise Unavailable("The journal of a kernel that is gone cannot be read.")
-            self._path = path
+            self._path = connection.journal_socket
+            self.intake = Intake()
             try:
-                await self._connect(path, request)
-                return
+                self._link = await open_journal(connection)
+                if self._link.send(json.dumps(request).encode() + b"\n"):
+                    return
+                await self.lost(ConnectionResetError("it takes nothing"))
             except OSError as error:
                 await self.lost(error)
 
@@ -206,27 +208,23 @@ class _Connection:
         return line
 
     async def _fill(self, needed_bytes: int) -> None:
-        if self._socket is None:
+        if self._link is None:
             raise ConnectionResetError("it was closed")
-        loop = asyncio.get_running_loop()
-        size_bytes = await loop.sock_recv_into(self._socket, self.intake.room(needed_bytes))
+        size_bytes = await self._link.receive(self.intake.room(needed_bytes))
         if not size_bytes:
             raise ConnectionResetError("the relay has closed it")
         self.intake.received(size_bytes)
 
-    def send(self, data: bytes) -> int:
-        """Send what fits now and return how many bytes that is."""
-        if self._socket is None:
-            return 0
-        try:
-            return self._socket.send(data)
-        except OSError:  # there is no room; if it has ended, ``fill`` will say so
-            return 0
+    def send(self, data: bytes) -> bool:
+        """Send ``data``; False if that must wait."""
+        return self._link is not None and self._link.send(data)
 
     async def lost(self, error: Exception) -> None:
         """Give the connection up and wait before it is made again: longer each time."""
         self.close()
         level = logging.DEBUG if isinstance(error, OSError) else logging.ERROR
+        if level == logging.DEBUG and self._delay_s < _MAX_DELAY_S <= self._delay_s * 2:
+            level = logging.WARNING  # once: it stays away
         log.log(level, "the journal %s: %r", self._path, error)
         await asyncio.sleep(self._delay_s)
         self._delay_s = min(self._delay_s * 2, _MAX_DELAY_S)
@@ -236,17 +234,9 @@ class _Connection:
         self._delay_s = _MIN_DELAY_S
 
     def close(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-
-    async def _connect(self, path: str, request: dict[str, Any]) -> None:
-        self.intake = Intake()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.setblocking(False)
-        loop = asyncio.get_running_loop()
-        await loop.sock_connect(self._socket, path)
-        await loop.sock_sendall(self._socket, json.dumps(request).encode() + b"\n")
+        if self._link is not None:
+            self._link.close()
+            self._link = None
 
 
 class Intake:
@@ -289,7 +279,7 @@ class Intake:
         return line
 
     def records(self) -> list[Record]:
-        """Take the whole records that are there; valid until ``room`` is called."""
+        """Take the whole records of the journal that are there; valid until ``room`` is called."""
         records = list(decode(self.data))
         self._start += sum(record.size_bytes for record in records)
-        return records
+        return [record for record in records if record.kind is not Kind.ALIVE]

@@ -24,7 +24,7 @@ from backendai_jupyter.agent.relay.pace import Traffic
 from backendai_jupyter.domain.options import Options
 from backendai_jupyter.errors import BackendError, Cancelled, Conflict, InvalidInput, Unavailable
 from backendai_jupyter.manager.survivors import Survivor
-from backendai_jupyter.provisioning.activity import follow, journal_socket_of
+from backendai_jupyter.provisioning.activity import follow, journal_of
 from backendai_jupyter.provisioning.backend import Backend
 from backendai_jupyter.provisioning.backends import BACKENDS
 from backendai_jupyter.provisioning.kernelspecs import DEFAULT_KERNEL, is_ours
@@ -308,7 +308,7 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):
 
     def start_watching_activity(self, kernel_id: str) -> None:
         """Keep the state of a kernel up to date, for ours without a copy of its output."""
-        if journal_socket_of(self, kernel_id)() is None:
+        if journal_of(self, kernel_id)() is None:
             super().start_watching_activity(kernel_id)  # type: ignore[no-untyped-call] # its base
             return
         manager: Any = self._kernels[kernel_id]

@@ -57,7 +57,7 @@ class BackendAIProvisioner(KernelProvisionerBase):
         self._session: str | None = None  # id of our session and of its main kernel
         self._request: Request | None = None
         self._generation = 1
-        self.journal_socket: str | None = None  # known while the kernel has channels
+        self._connection: Connection | None = None  # known while the kernel has channels
         self._ended = True  # no program of ours is known to be there
         self._expected = False  # its end was asked for through us
         self._failed = False  # its last start
@@ -71,6 +71,14 @@ class BackendAIProvisioner(KernelProvisionerBase):
     def session_id(self) -> str | None:
         """The compute session behind this kernel; None before it was asked for."""
         return self._session
+
+    @property
+    def journal(self) -> Connection | None:
+        """How the kernel's journal is reached, as last reported; None if it has none."""
+        notice = self._notice()
+        reported = None if notice is None else notice.connection
+        latest = reported or self._connection
+        return None if latest is None or latest.journal_socket is None else latest
 
     @property
     def ended_for_good(self) -> bool:
@@ -123,7 +131,7 @@ class BackendAIProvisioner(KernelProvisionerBase):
             await self.cleanup(restart=False)
             raise
         self._ended = False
-        self.journal_socket = connection.journal_socket
+        self._connection = connection
         self.connection_info = _for_jupyter(connection)
         return self.connection_info
 
@@ -215,7 +223,7 @@ class BackendAIProvisioner(KernelProvisionerBase):
         self._session = survivor.session.id
         self._generation = survivor.session.main.generation
         self._ended = False
-        self.journal_socket = survivor.connection.journal_socket
+        self._connection = survivor.connection
         self.connection_info = _for_jupyter(survivor.connection)
         return self.connection_info
 
@@ -347,6 +355,6 @@ def _batch_layers() -> list[Options]:
 
 def _for_jupyter(connection: Connection) -> KernelConnectionInfo:
     """jupyter_client compares these exactly: ``key`` must be bytes, curve keys strings."""
-    fields = connection.model_dump(exclude_none=True, exclude={"journal_socket"})
+    fields = connection.model_dump(exclude_none=True, exclude={"journal_socket", "journal_door"})
     info = {**fields, "key": connection.key.encode()}
     return cast("KernelConnectionInfo", info)  # its type is wrong about the key

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-import socket
 from pathlib import PurePosixPath
 
 from backendai_jupyter.domain.mounts import HOME
 from backendai_jupyter.domain.options import MountOption, Options
 from backendai_jupyter.domain.records import Kernel
+from backendai_jupyter.domain.wire import Connection
 from backendai_jupyter.manager.shared import shared
 from backendai_jupyter.manager.survivors import Survivor, survivors
 from backendai_jupyter.manager.vfolders import contents_path_of
 from backendai_jupyter.provisioning.backend import Backend
+from backendai_jupyter.provisioning.journal_link import open_journal_blocking
 from backendai_jupyter.provisioning.kernel_manager import BackendAIMappingKernelManager
 from backendai_jupyter.provisioning.requested import ServerRequest
 
@@ -32,7 +33,7 @@ def restore_kernels(backend: Backend, kernels: BackendAIMappingKernelManager) ->
     """
     for survivor in _found(backend):
         request = request_of(survivor.session.main)
-        state = state_in_journal(survivor.connection.journal_socket)
+        state = state_in_journal(survivor.connection)
         try:
             kernels.restore(survivor, request, backend, state=state)
         except Exception:  # one that cannot be restored must not cost the others
@@ -46,18 +47,17 @@ def _found(backend: Backend) -> list[Survivor]:
     return backend.call_blocking(survivors(manager, timeout_s=_SURVIVORS_TIMEOUT_S))
 
 
-def state_in_journal(path: str | None) -> str:
+def state_in_journal(connection: Connection) -> str:
     """Return ``busy``, ``idle`` or ``starting``, as the kernel's relay knows it; it blocks."""
-    if path is None:
+    if connection.journal_socket is None:
         return "idle"
     try:
-        with socket.socket(socket.AF_UNIX) as journal:
-            journal.settimeout(_STATE_TIMEOUT_S)
-            journal.connect(path)
+        with open_journal_blocking(connection, timeout_s=_STATE_TIMEOUT_S) as journal:
             journal.sendall(b'{"op": "watch"}\n')
             with journal.makefile("rb") as lines:
                 return str(json.loads(lines.readline())["state"])
     except (OSError, ValueError, KeyError, TypeError) as error:
+        path = connection.journal_socket
         log.warning("the journal %s does not say what its kernel does: %s", path, error)
         return "idle"
 

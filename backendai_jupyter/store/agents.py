@@ -60,6 +60,15 @@ class AgentStore:
                 .values(capacity=0)
             )
 
+    async def set_drained(self, agent_id: str, is_drained: bool) -> None:
+        """Let nothing new start on an agent, or let it again."""
+        async with self._database.write() as conn:
+            told = await conn.execute(
+                sa.update(agents).where(agents.c.id == agent_id).values(is_drained=is_drained)
+            )
+            if told.rowcount != 1:
+                raise NotFound(f"There is no agent {agent_id}.")
+
     async def list(self) -> tuple[Agent, ...]:
         """Return every agent ever seen, by id."""
         async with self._database.read() as conn:
@@ -101,4 +110,5 @@ def _to_agent(rows: list[Any]) -> Agent:
         images=tuple(json.loads(rows[0].images)),
         notes=tuple(json.loads(rows[0].notes)),
         seen_at=rows[0].seen_at,
+        is_drained=rows[0].is_drained,
     )

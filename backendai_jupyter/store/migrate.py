@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from backendai_jupyter.errors import Conflict
 from backendai_jupyter.store.engine import Database, name_of, unavailable_as
 
-REVISIONS = ("0001", "0002", "0003")  # the schema's versions, oldest first
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")  # the schema's versions, oldest first
 _SCRIPTS = Path(__file__).parent / "migrations"
 
 

@@ -74,6 +74,21 @@ sessions = sa.Table(
     sa.Index(None, "cluster_id", "ended_at"),
 )
 
+# Jupyter's: a notebook, or something like it, and its kernel.
+jupyter_sessions = sa.Table(
+    "jupyter_sessions",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("owner", sa.ForeignKey(users.c.id), nullable=False),
+    sa.Column("path", sa.Text),
+    sa.Column("path_digest", sa.String(64)),  # empty where another session holds the path
+    sa.Column("name", sa.Text),
+    sa.Column("type", sa.Text),
+    sa.Column("kernel_id", sa.String(64), nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.UniqueConstraint("owner", "path_digest"),
+)
+
 kernels = sa.Table(
     "kernels",
     metadata,
@@ -122,6 +137,7 @@ agents = sa.Table(
     sa.Column("images", sa.Text, nullable=False),
     sa.Column("notes", sa.Text, nullable=False),
     sa.Column("seen_at", sa.Double, nullable=False),
+    sa.Column("is_drained", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 
 # What an agent has and how much of it is spoken for; kept in step with allocations.

@@ -7,6 +7,7 @@ from tornado import web
 
 from backendai_jupyter.web.base import BackendHandler
 from backendai_jupyter.web.models import (
+    AgentChange,
     AgentList,
     ImageList,
     Me,
@@ -25,6 +26,15 @@ class AgentsHandler(BackendHandler):
     async def get(self) -> AgentList:
         """List agents with what they have and what is left of it."""
         return await self.ask(read_agents(self.manager))
+
+
+class AgentHandler(BackendHandler):
+    @web.authenticated
+    @authorized
+    @operation(returns=None, body=AgentChange)
+    async def patch(self, agent_id: str, body: AgentChange) -> None:
+        """Drain an agent, so that nothing new starts there, or let it take kernels again."""
+        await self.ask(self.manager.drain(agent_id, is_drained=body.is_drained))
 
 
 class ImagesHandler(BackendHandler):
@@ -56,6 +66,7 @@ class MeHandler(BackendHandler):
 
 routes = [
     (r"/backendai/v1/agents", AgentsHandler),
+    (r"/backendai/v1/agents/(?P<agent_id>[^/]+)", AgentHandler),
     (r"/backendai/v1/images", ImagesHandler),
     (r"/backendai/v1/presets", PresetsHandler),
     (r"/backendai/v1/me", MeHandler),

@@ -23,7 +23,7 @@ from tornado.websocket import WebSocketClosedError
 from backendai_jupyter.agent.relay.pace import Pace
 from backendai_jupyter.agent.relay.records import Kind, Record
 from backendai_jupyter.errors import Unavailable
-from backendai_jupyter.provisioning.activity import journal_socket_of
+from backendai_jupyter.provisioning.activity import journal_of
 from backendai_jupyter.provisioning.journal import Attached, JournalReader
 from backendai_jupyter.web.kernel_messages import Translator, ends_something
 from backendai_jupyter.web.kernel_requests import ShellChannel
@@ -86,7 +86,7 @@ class JournaledConnection(ZMQChannelsWebsocketConnection):
         add_callback(self.kernel_id, self.on_restart_failed, "dead")
         self._reader = JournalReader(
             self.session.session,
-            journal_socket_of(self.multi_kernel_manager, self.kernel_id),
+            journal_of(self.multi_kernel_manager, self.kernel_id),
             self._relay_returned,
         )
         supervisor = self.multi_kernel_manager.supervisor

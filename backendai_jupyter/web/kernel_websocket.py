@@ -13,7 +13,7 @@ from tornado import web
 from traitlets.config import Config
 
 from backendai_jupyter.errors import Unavailable
-from backendai_jupyter.provisioning.activity import journal_socket_of
+from backendai_jupyter.provisioning.activity import journal_of
 from backendai_jupyter.provisioning.adoption import catch_up
 from backendai_jupyter.web.kernel_connection import JournaledConnection
 
@@ -27,7 +27,7 @@ class ChannelsHandler(KernelWebsocketHandler):
     @property
     def kernel_websocket_connection_class(self) -> Any:
         """Make the connection; a property's name for what jupyter_server calls."""
-        if journal_socket_of(self.kernel_manager, self.kernel_id)() is not None:
+        if journal_of(self.kernel_manager, self.kernel_id)() is not None:
             return JournaledConnection
         chosen = super().kernel_websocket_connection_class
         has_limits = issubclass(chosen, ZMQChannelsWebsocketConnection)

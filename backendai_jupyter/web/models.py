@@ -129,6 +129,13 @@ class Agent(Model):
     images: list[str]
     notes: list[str] = Field(description="what this node cannot enforce, in words")
     seen_at: float = Field(description="when it last said something new")
+    is_drained: bool = Field(description="whether nothing new starts there")
+
+
+class AgentChange(Model):
+    """What may be changed of an agent."""
+
+    is_drained: bool
 
 
 class AgentList(RootModel[list[Agent]]):
@@ -296,4 +303,5 @@ def _agent_of(agent: records.Agent, *, alive: bool) -> Agent:
         images=list(agent.images),
         notes=list(agent.notes),
         seen_at=agent.seen_at,
+        is_drained=agent.is_drained,
     )

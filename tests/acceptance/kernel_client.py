@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -57,13 +58,22 @@ class KernelClient:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, url: str, token: str, kernel_id: str, *, session: str = "", protocol: str = V1
+        cls,
+        url: str,
+        token: str,
+        kernel_id: str,
+        *,
+        session: str = "",
+        protocol: str = V1,
+        cafile: Path | None = None,
     ) -> AsyncIterator[KernelClient]:
         """Connect to ``url``, a server's or a link's; ``protocol`` may be empty: legacy."""
         session = session or uuid.uuid4().hex
         where = f"{url.replace('http', 'ws', 1)}api/kernels/{kernel_id}/channels"
         request = HTTPRequest(
-            f"{where}?session_id={session}", headers={"Authorization": f"token {token}"}
+            f"{where}?session_id={session}",
+            headers={"Authorization": f"token {token}"},
+            ca_certs=None if cafile is None else str(cafile),
         )
         socket = await websocket_connect(
             request, subprotocols=[protocol] if protocol else None, max_message_size=MAX_BYTES

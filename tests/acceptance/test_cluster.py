@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from tests.acceptance.kernel_client import KernelClient, printed
+from tests.acceptance.test_operator import jupyter_backendai
 from tests.cluster import AgentProcess, Cluster
 from tests.helpers import eventually
 from tests.server import RunningServer
@@ -76,6 +77,22 @@ async def test_an_agent_that_stays_away_is_lost_and_cleans_up_when_it_returns(
     assert kernel_id not in {kernel["id"] for kernel in (await server.get("api/kernels")).json()}
 
 
+async def test_a_drained_agent_keeps_its_kernels_and_gets_no_more(cluster: Cluster) -> None:
+    first = await cluster.add_agent()
+    server = await cluster.add_server()
+    kernel_id = await started(server)
+    second = await cluster.add_agent()
+    drained = await jupyter_backendai("agent", "drain", first.name, env=server.env)
+    assert drained.code == 0, drained
+    await eventually(lambda: is_alive(server, second))
+    await started(server)
+    placed = {s["id"]: s["kernels"][0]["agent_id"] for s in await sessions(server)}
+    assert sorted(placed.values()) == [first.name, second.name]
+    assert await run(server, kernel_id, "print(1)") == "1\n"
+    undrained = await jupyter_backendai("agent", "undrain", first.name, env=server.env)
+    assert undrained.code == 0, undrained
+
+
 async def test_a_second_node_cannot_have_the_id_of_the_first(cluster: Cluster) -> None:
     await cluster.add_agent()
     with pytest.raises(AssertionError, match=r"Another node is registered as agent agent-1\."):
@@ -95,7 +112,15 @@ async def sessions(server: RunningServer) -> list[dict[str, Any]]:
 
 async def run(server: RunningServer, kernel_id: str, code: str) -> str:
     async with KernelClient.open(server.url, server.token, kernel_id) as client:
-        return printed(await client.run(code))
+        request = await client.execute(code)
+        messages = await client.until_done(request)
+    # A new client is heir to what the last one did not say that it has got.
+    return printed([message for message in messages if message.parent["msg_id"] == request])
+
+
+async def is_alive(server: RunningServer, agent: AgentProcess) -> bool:
+    found = (await server.get("backendai/v1/agents")).json()
+    return any(one["id"] == agent.name and one["status"] == "alive" for one in found)
 
 
 def leftovers(agent: AgentProcess) -> list[str]:

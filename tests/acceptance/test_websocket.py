@@ -7,6 +7,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,32 @@ async def test_a_websocket_goes_on_over_the_death_of_its_relay(short_tmp_path: P
                 assert printed(await client.run("print(x); x += 1")) == "1\n"
                 assert printed(await client.run("print(x); x -= 1")) == "2\n"
                 await is_replaced(server, relay)
+
+
+async def test_a_flood_is_complete_and_comes_once_though_its_relay_is_killed(
+    short_tmp_path: Path,
+) -> None:
+    lines = 12_000
+    async with (
+        RunningServer(short_tmp_path, config=PROCESS) as server,
+        Clients.of_new_kernel(server) as clients,
+    ):
+        client = await clients.open()
+        code = f"for number in range({lines}): print('line', number, flush=True)"
+        msg_id = await client.execute(code)
+        messages: list[Message] = []
+        for number in (100, 4_000, 8_000):
+            messages += await client.until(partial(has_line, number))
+            relay = relay_of(server)
+            relay.kill()
+            await is_replaced(server, relay)
+        messages += await client.until_done(msg_id)
+        assert numbers(messages) == [*range(lines)]
+        assert printed(await client.run("print('next')")) == "next\n"
+
+
+def has_line(number: int, message: Message) -> bool:
+    return f"line {number}\n" in printed([message])
 
 
 async def is_replaced(server: RunningServer, former: psutil.Process) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from backendai_jupyter.agent.relay.records import Kind, encode
 from backendai_jupyter.supervisor import Supervisor
+from tests.integration.door_rig import connection_to
 
 
 class JournalServer:
@@ -16,6 +17,7 @@ class JournalServer:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.connection = connection_to(path)
         self.requests: list[dict[str, Any]] = []
         self.acked: dict[str, int] = {}
         self.state = "idle"
@@ -79,7 +81,11 @@ class JournalServer:
         writer.write(_line(after=after, head=self.head, known=known, state=self.state))
         self._supervisor.task("records", self._send(after, writer))
         while line := await reader.readline():
-            self.acked[session] = json.loads(line)["ack"]
+            said = json.loads(line)
+            if "ack" in said:
+                self.acked[session] = said["ack"]
+            else:  # it pings
+                writer.write(b"".join(encode(0, Kind.ALIVE, ())))
 
     async def _send(self, after: int, writer: asyncio.StreamWriter) -> None:
         while not writer.is_closing():

@@ -1,4 +1,7 @@
-"""The Jupyter Server's side of a kernel's journal, against a server that speaks the protocol."""
+"""The Jupyter Server's side of a kernel's journal, against a server that speaks the protocol.
+
+Over TLS the gateway of a relay is between the two.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,21 @@ import pytest
 from backendai_jupyter.errors import Unavailable
 from backendai_jupyter.provisioning.journal import JournalReader, JournalWatch, News
 from tests.helpers import eventually
+from tests.integration.door_rig import gateway_to
 from tests.integration.journal_server import JournalServer
 
 
-@pytest.fixture
-async def server(short_tmp_path: Path) -> AsyncIterator[JournalServer]:
+@pytest.fixture(params=["unix", "tls"])
+async def server(
+    short_tmp_path: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[JournalServer]:
     running = JournalServer(short_tmp_path / "j")
     await running.start()
-    yield running
+    if request.param == "unix":
+        yield running
+    else:
+        async with gateway_to(running.path) as running.connection:
+            yield running
     await running.stop()
 
 
@@ -28,7 +38,7 @@ class Reading:
     def __init__(self, server: JournalServer, session: str = "s") -> None:
         self.is_gone = False
         self.got: list[tuple[int, bytes]] = []
-        self.reader = JournalReader(session, lambda: None if self.is_gone else str(server.path))
+        self.reader = JournalReader(session, lambda: None if self.is_gone else server.connection)
 
     async def read(self, *, until: int | None = None) -> None:
         async for records in self.reader:
@@ -122,10 +132,10 @@ async def test_a_reader_does_not_go_on_in_another_journal(
 ) -> None:
     other = JournalServer(short_tmp_path / "j2")
     await other.start()
-    where = [str(server.path)]
+    where = [server.connection]
     reader = JournalReader("s", lambda: where[0])
     await reader.attach()
-    where[0] = str(other.path)
+    where[0] = other.connection
     await server.stop()
     async with asyncio.timeout(20):
         assert [records async for records in reader] == []
@@ -163,7 +173,7 @@ async def test_a_slow_reader_holds_little(server: JournalServer) -> None:
 async def test_a_watch_tells_the_state_and_what_changes_it(server: JournalServer) -> None:
     server.state = "busy"
     is_gone: list[bool] = []
-    watch = JournalWatch(lambda: None if is_gone else str(server.path))
+    watch = JournalWatch(lambda: None if is_gone else server.connection)
     assert await anext(watch) == News("busy", None, None)
     server.tell("idle", "status", "execute_request")
     assert await anext(watch) == News("idle", "status", "execute_request")

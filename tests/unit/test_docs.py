@@ -172,15 +172,14 @@ def test_a_sample_notebook_has_its_small_data_beside_it(path: Path) -> None:
 def names_in(page: Path) -> Iterator[str]:
     """Yield what stands in backticks and looks like a Python file of ours or ``Class.name``."""
     for name in NAME.findall(CODE_BLOCK.sub("", page.read_text())):
-        is_file = name.endswith(".py") and not name.startswith("jupyter_")
+        is_file = name.endswith(".py") and not name.endswith("_config.py")
         if is_file or re.fullmatch(r"[A-Z]\w*[a-z]\w*\.(?!md$)\w+", name):
             yield name
 
 
 def is_there(name: str) -> bool:
     if name.endswith(".py"):
-        future = name == "cluster/etcd.py"  # decision 009 says that it is not there yet
-        return future or any((root / name).exists() for root in (PACKAGE, ROOT)) or _is_unique(name)
+        return any((root / name).exists() for root in (PACKAGE, ROOT)) or _is_unique(name)
     class_name, _, member = name.partition(".")
     return class_name in FOREIGN or member in members().get(class_name, ())
 

@@ -19,12 +19,18 @@ import logging
 import os
 import struct
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import zmq
 
 from backendai_jupyter.agent.relay.cells import Cell, Cells
-from backendai_jupyter.agent.relay.iopub import KERNEL_CAME, KERNEL_GONE, RECORDS
+from backendai_jupyter.agent.relay.iopub import (
+    ADOPT,
+    KERNEL_CAME,
+    KERNEL_GONE,
+    RECORDS,
+    SETTLE,
+)
 from backendai_jupyter.agent.relay.messages import Signer, delimiter_after_route
 from backendai_jupyter.agent.relay.records import Kind
 from backendai_jupyter.agent.relay.zap import Doorkeeper
@@ -40,8 +46,10 @@ _DEATH = "KernelDied"
 _LOST = "KernelReplyLost"
 _LOST_TEXT = (
     "The answer of the kernel was lost: the relay process that forwards its messages has ended "
-    "and was started again. The cell may have run; some of its output may be missing."
+    "and was started again."
 )
+_UNSURE_TEXT = f"{_LOST_TEXT} The cell may have run; some of its output may be missing."
+_RAN_TEXT = f"{_LOST_TEXT} The cell has run, and its output is complete."
 _QUESTIONER = b"backendai-relay-asks"  # our routing id, as a client of the kernel
 _COPIES_PER_TURN = 1_000  # a flood on the shell channel must not keep new clients out
 _MAX_HEADER_BYTES = 65_536
@@ -72,6 +80,8 @@ class Attendant:
         self._questions = _bound(context, zmq.DEALER, None, {zmq.ROUTING_ID: _QUESTIONER})
         self._questions.connect(QUESTIONS)
         self._answered: list[Cell] = []  # of an earlier relay: only their end was not seen
+        self._kernel_answers = False  # and thus has nothing more to say about earlier cells
+        self._complete: Collection[bytes] | None = None  # headers, once their output has come
         self._monitor = _bound(context, zmq.PAIR, None)
         self._monitor.connect(MONITOR)
         self._orders = _bound(context, zmq.PAIR, ORDERS)
@@ -118,8 +128,8 @@ class Attendant:
             self._monitor: self._read_event,
             self._copies: self._read_copies,
             self._news: self._welcome,
-            self._records: self._adopt,
-            self._questions: self._end_adopted,
+            self._records: self._read_records,
+            self._questions: self._read_answer,
         }
         poller = zmq.Poller()
         for socket in (*duties, self._orders):
@@ -156,29 +166,51 @@ class Attendant:
             reply: list[bytes | zmq.Frame] = [bytes([Kind.SHELL]), frames[0], *frames[start + 1 :]]
             self._records.send_multipart(reply)
 
-    def _adopt(self) -> None:
+    def _read_records(self) -> None:
         """Take over the cells of an earlier relay, and ask the kernel whether it is done.
 
-        It answers in turn: once it does, it has nothing more to say about any of them.
+        It answers in turn: once it does, it has nothing more to say about any of them.  Its
+        output comes by another way, on which some may still be coming.
         """
+        adopted = False
         while self._records.poll(0):
-            route, header, answered = self._records.recv_multipart()
+            what, *parts = self._records.recv_multipart()
+            if what != ADOPT:
+                self._complete = set(parts)
+                self._end_adopted()
+                continue
+            adopted = True
+            route, header, answered = parts
             cell = Cell((route,), header)
             if answered:
                 self._answered.append(cell)
             else:
                 self._cells.adopt(cell)
-        request = self._signer.build("kernel_info_request", {}, session=self._own_session)
-        self._questions.send_multipart(request)
+        if adopted:
+            request = self._signer.build("kernel_info_request", {}, session=self._own_session)
+            msg_id = json.loads(request[2])["msg_id"]
+            self._records.send(SETTLE + msg_id.encode())
+            self._questions.send_multipart(request)
 
-    def _end_adopted(self) -> None:
+    def _read_answer(self) -> None:
         self._questions.recv_multipart()
         self._read_copies()
+        self._kernel_answers = True
+        self._end_adopted()
+
+    def _end_adopted(self) -> None:
+        if not self._kernel_answers or self._complete is None:
+            return
         for cell in self._answered:
-            self._publish("status", {"execution_state": "idle"}, parent=cell.header)
+            if cell.header not in self._complete:
+                self._say_idle(cell)
         self._answered.clear()
         for cell in self._cells.take_adopted():
-            self._end(cell, _LOST, _LOST_TEXT)
+            if cell.header in self._complete:
+                self._end(cell, _LOST, _RAN_TEXT)
+            else:
+                self._end(cell, _LOST, _UNSURE_TEXT)
+                self._say_idle(cell)
 
     def _read_event(self) -> None:
         event, _ = struct.unpack("=hi", self._monitor.recv_multipart()[0])
@@ -208,8 +240,10 @@ class Attendant:
             return
         for cell in waiting[:1]:
             self._end(cell, _DEATH, text)
+            self._say_idle(cell)
         for cell in waiting[1:]:  # queued behind it and never begun
             self._reply(cell, {"status": "aborted"})
+            self._say_idle(cell)
         self._cells.forget()
 
     def _end(self, cell: Cell, name: str, text: str) -> None:
@@ -222,6 +256,8 @@ class Attendant:
             "execute_reply", content, session=self._session, parent=cell.header
         )
         self._replies.send_multipart([*cell.route, *reply])
+
+    def _say_idle(self, cell: Cell) -> None:
         self._publish("status", {"execution_state": "idle"}, parent=cell.header)
 
     def _publish(

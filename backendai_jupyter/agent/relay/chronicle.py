@@ -56,6 +56,8 @@ class Chronicle:
         keep_from: Callable[[], int | None],
     ) -> None:
         self.state = STARTING
+        self.stamp = b""  # of the last record that was read back with one
+        self.idle_of = ""  # the id of the last request that the kernel was done with
         self._signer = signer
         self._session = ""  # the kernel program's own
         self._parent = Header(b"{}")  # of the last message, for many have the same
@@ -87,7 +89,9 @@ class Chronicle:
         is_busy = any(e.route for e in at_work) or (at_work and self.state == "busy")
         return "busy" if is_busy else "idle"
 
-    def take(self, kind: Kind, frames: Sequence[Frame]) -> tuple[str, str | None] | None:
+    def take(
+        self, kind: Kind, frames: Sequence[Frame], stamp: bytes = b""
+    ) -> tuple[str, str | None] | None:
         """Add a message that is written by the next ``commit``; return its type and parent's.
 
         One that matters to a single ZeroMQ subscriber only is left out.  Raises ``ValueError``
@@ -98,7 +102,7 @@ class Chronicle:
         header, parent, execution = self._note(self.journal.head + 1, kind, frames)
         if header.msg_type == _WELCOME:
             return None
-        self.journal.add(kind, frames, _output_of(execution, kind))
+        self.journal.add(kind, frames, _output_of(execution, kind), stamp)
         return header.msg_type, parent.msg_type or None
 
     def commit(self) -> bytes:
@@ -185,6 +189,7 @@ class Chronicle:
             self._save_at = time.monotonic() + _SAVE_S
 
     def _recall(self, record: Record) -> str | None:
+        self.stamp = record.stamp or self.stamp
         _, _, execution = self._note(record.seq, record.kind, record.frames)
         return _output_of(execution, record.kind)
 
@@ -207,6 +212,8 @@ class Chronicle:
             self._session = header.session
             if header.msg_type == "status":
                 self.state = state = _state(frames[first + 3])
+                if state == "idle":
+                    self.idle_of = parent.msg_id
         if parent.msg_type != _EXECUTE:
             return header, parent, None
         execution = self.executions.seen(seq, parent.msg_id, parent.raw)

@@ -11,13 +11,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from backendai_jupyter.agent.relay.address import address_from_here, address_of, place_of
+from backendai_jupyter.agent.relay.gateway import identity_of
+from backendai_jupyter.agent.relay.identity import ensure_identity
 from backendai_jupyter.agent.relay.layout import MAX_SOCKET_PATH_BYTES, listens
 from backendai_jupyter.agent.relay.process import MAX_LINE_BYTES, PROTOCOL
-from backendai_jupyter.domain.wire import Connection
+from backendai_jupyter.domain.wire import Connection, JournalDoor
 from backendai_jupyter.errors import RelayFailed, RelayLost
 from backendai_jupyter.supervisor import Supervisor
 
@@ -34,7 +37,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where stock Jupyter clients reach a kernel; the same for the kernel's whole life."""
+    """Where stock Jupyter clients reach a kernel; the same for the kernel's whole life.
+
+    ``ip`` is what the relay has bound.  What an earlier version did not know has a default.
+    """
 
     ip: str
     shell_port: int
@@ -44,12 +50,17 @@ class Endpoint:
     hb_port: int
     curve_publickey: str
     curve_secretkey: str = field(repr=False)
-    journal_socket: str  # where the server reads what the kernel publishes
+    journal_socket: str  # where a server on this machine reads what the kernel publishes
+    journal_port: int = 0  # where one on another machine does
+    journal_token: str = field(default="", repr=False)  # by which it shows that it may
+    journal_place: str = ""
+    certificate: str = field(default="", repr=False)
+    host: str = ""  # the address of ``ip`` for others
 
     def connection(self, key: str) -> Connection:
         """Return the content of a client's connection file."""
         return Connection(
-            ip=self.ip,
+            ip=self.host or self.ip,
             shell_port=self.shell_port,
             iopub_port=self.iopub_port,
             stdin_port=self.stdin_port,
@@ -59,13 +70,27 @@ class Endpoint:
             curve_publickey=self.curve_publickey,
             curve_secretkey=self.curve_secretkey,
             journal_socket=self.journal_socket,
+            journal_door=JournalDoor(
+                place=self.journal_place,
+                host=self.host or self.ip,
+                port=self.journal_port,
+                certificate=self.certificate,
+                token=self.journal_token,
+            )
+            if self.journal_port
+            else None,
         )
+
+    def connection_from_here(self, key: str) -> Connection:
+        """Return the same for this node itself, which its own outer address may not reach."""
+        return replace(self, host=address_from_here(self.ip)).connection(key)
 
 
 class RelayClient:
     """Talks to the one relay that listens on ``control``, for the agent that owns it.
 
-    ``bind`` is the address that clients will use.  With an ``orphan_command`` the relay
+    Clients use the address ``host``; by default it is ``bind``, or if that is a wildcard, the
+    address of this node.  With an ``orphan_command`` the relay
     becomes that command when this process dies without ``close``; without one it serves on
     and waits for the next agent.  ``on_lost`` is called if the relay ends by itself;
     ``open`` then starts another.
@@ -77,12 +102,14 @@ class RelayClient:
         control: Path,
         *,
         bind: str = "127.0.0.1",
+        host: str = "",
         orphan_command: Sequence[str] | None = None,
         on_lost: Callable[[], None] | None = None,
     ) -> None:
         self.pid = 0  # of the relay, once open
         self._control = control.absolute()
         self._bind = bind
+        self._host = host or address_of(bind)
         self._orphan_command = orphan_command
         self._on_lost = on_lost
         self._ids = itertools.count(1)
@@ -154,7 +181,12 @@ class RelayClient:
         except RelayLost:
             await self._until_owned()
             answer = await self._ask("open", **request)
-        return Endpoint(**{name: answer[name] for name in Endpoint.__slots__})
+        told = {name: answer[name] for name in Endpoint.__slots__ if name in answer}
+        return Endpoint(
+            **told,
+            journal_place=await asyncio.to_thread(place_of, self._control.parent),
+            host=self._host if request["bind"] == self._bind else "",
+        )
 
     async def close_kernel(self, kernel_id: str) -> None:
         """Cut the kernel's channels and free its ports; succeed if they are not open."""
@@ -259,10 +291,18 @@ def _ensure_running(control: Path, orphan_command: Sequence[str] | None) -> None
     lock_fd = os.open(f"{control}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock_fd, fcntl.LOCK_EX)
+        _identify(control)
         if not listens(control):
             _start(control, orphan_command)
     finally:
         os.close(lock_fd)
+
+
+def _identify(control: Path) -> None:
+    try:
+        ensure_identity(identity_of(control))
+    except OSError as error:
+        raise RelayFailed(f"The relay gets no certificate: {error}.") from error
 
 
 def _start(control: Path, orphan_command: Sequence[str] | None) -> None:

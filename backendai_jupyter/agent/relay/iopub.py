@@ -20,8 +20,10 @@ import zmq
 
 from backendai_jupyter.agent.relay.audience import Audience
 from backendai_jupyter.agent.relay.chronicle import Chronicle, read_header
+from backendai_jupyter.agent.relay.executions import Execution
 from backendai_jupyter.agent.relay.messages import DELIMITER, Signer, delimiter_after_route
 from backendai_jupyter.agent.relay.pace import Pace, Traffic
+from backendai_jupyter.agent.relay.receipts import Receipts, is_mark, read_mark
 from backendai_jupyter.agent.relay.records import Frame, Kind
 
 # The attendant hands over what passes on the shell channel, and learns which executions an
@@ -30,6 +32,8 @@ RECORDS = "inproc://records"
 STDIN = "inproc://stdin-copies"
 CONTROL = "inproc://control-copies"
 KERNEL_GONE, KERNEL_CAME = b"gone", b"came"  # the attendant says so, in place of a record
+SETTLE = b"settle "  # or asks, naming a request, to be told when its output has come to its end
+ADOPT, SETTLED = b"adopt", b"settled"  # what it is told
 
 _UNSUBSCRIBE, _SUBSCRIBE = b"\x00", b"\x01"
 _BURST_MESSAGES, _BURST_BYTES = 256, 1 << 20  # in one turn
@@ -84,6 +88,9 @@ class IopubChannel:
             self._poller.register(one, zmq.POLLIN)
         self._audience = Audience(listening, self._poller)
         self._pace = Pace(traffic, gather_s=_GATHER_S)
+        self._receipts = Receipts()
+        self._adopted: list[Execution] = []  # by the attendant, from an earlier relay
+        self._settling = ""
         self._chronicle: Chronicle | None = None
         self._held: deque[Sequence[Part]] = deque()  # for subscribers that have no room
         self._told_at = -_TELL_EVERY_S
@@ -112,10 +119,13 @@ class IopubChannel:
             self._signer,
             keep_from=self._audience.keep_from,
         )
+        self._receipts = Receipts(chronicle.stamp)
         for execution in chronicle.executions.going_on():
             if execution.route:
                 answered = b"answered" if execution.replied else b""
-                self._records.send_multipart([execution.route, execution.header, answered])
+                self._adopted.append(execution)
+                adopted = [ADOPT, execution.route, execution.header, answered]
+                self._records.send_multipart(adopted)
         return chronicle
 
     def _forward(self, steering: Socket, chronicle: Chronicle) -> None:
@@ -165,6 +175,8 @@ class IopubChannel:
         if self._back in ready:
             messages, size_bytes = self._take_output(chronicle)
         self._commit(chronicle)
+        if word := self._receipts.word():
+            self._back.send(word)
         self._push()
         self._audience.serve(ready, chronicle)
         self._audience.pump(chronicle)
@@ -191,18 +203,41 @@ class IopubChannel:
                 message = _receive(self._back)
             except zmq.Again:
                 break
-            self._held.append(message)
             messages += 1
             size_bytes += self._publish(message, chronicle)
         return messages, size_bytes
 
-    def _publish(self, message: Sequence[Part], chronicle: Chronicle) -> int:
-        """Add a message of the kernel to the journal; return its size in bytes."""
+    def _publish(self, message: list[Part], chronicle: Chronicle) -> int:
+        """Take a message of the kernel for the journal and subscribers; return its size in bytes.
+
+        What the kernel sends again, and is here already, is left out.
+        """
         if DELIMITER not in message:
+            self._held.append(message)
             return 0  # no message of Jupyter's
-        frames = [_buffer(part) for part in message[message.index(DELIMITER) + 1 :]]
-        self._take(Kind.IOPUB, frames, chronicle)
-        return sum(map(len, frames))
+        delimiter, stamp = message.index(DELIMITER), b""
+        frames = [_buffer(part) for part in message[delimiter + 1 :]]
+        size_bytes = sum(map(len, frames))
+        if (mark := read_mark(message, delimiter)) is not None:
+            stamp = self._receipts.takes(mark, size_bytes)
+            if not stamp:
+                return size_bytes
+            del message[delimiter - 1]
+        self._held.append(message)
+        self._take(Kind.IOPUB, frames, chronicle, stamp)
+        if self._settling and chronicle.idle_of == self._settling:
+            self._settle()
+        return size_bytes
+
+    def _settle(self) -> None:
+        """Tell the attendant which executions have all their output here.
+
+        Of a kernel without numbers that is not known: something may have been lost.
+        """
+        complete = [e.header for e in self._adopted if e.idle and self._receipts.numbered]
+        self._records.send_multipart([SETTLED, *complete])
+        self._settling = ""
+        self._adopted.clear()
 
     def _take_records(self, chronicle: Chronicle) -> None:
         """Take what the attendant saw on the shell channel."""
@@ -213,10 +248,20 @@ class IopubChannel:
                 return
             if len(parts) > 1:
                 self._take(Kind(parts[0].bytes[0]), [p.buffer for p in parts[1:]], chronicle)
-            elif parts[0].bytes == KERNEL_GONE:
-                chronicle.kernel_gone()
             else:
-                chronicle.kernel_came()
+                self._hear(parts[0].bytes, chronicle)
+
+    def _hear(self, word: bytes, chronicle: Chronicle) -> None:
+        if word == KERNEL_GONE:
+            chronicle.kernel_gone()
+            self._receipts.kernel_gone()
+        elif word == KERNEL_CAME:
+            chronicle.kernel_came()
+            self._receipts.kernel_came()
+        else:
+            self._settling = word.removeprefix(SETTLE).decode()
+            if not self._receipts.numbered:
+                self._settle()
 
     def _take_copies(self, copies: Socket, kind: Kind, chronicle: Chronicle) -> None:
         """Take what the kernel sends to a client, from copies of both directions."""
@@ -231,9 +276,11 @@ class IopubChannel:
             if start and read_header(bytes(frames[start + 2])).msg_type.endswith(wanted):
                 self._take(kind, [frames[0], *frames[start + 1 :]], chronicle)
 
-    def _take(self, kind: Kind, frames: Sequence[Frame], chronicle: Chronicle) -> None:
+    def _take(
+        self, kind: Kind, frames: Sequence[Frame], chronicle: Chronicle, stamp: bytes = b""
+    ) -> None:
         try:
-            taken = chronicle.take(kind, frames)
+            taken = chronicle.take(kind, frames, stamp)
         except ValueError as error:
             log.error("kernel %s: not in the journal: %s", self._kernel_id, error)
             return
@@ -266,8 +313,11 @@ class IopubChannel:
 def _receive(source: Socket) -> list[Part]:
     """Return the next message; raises ``zmq.Again`` when there is none."""
     parts: list[Part] = [source.recv(zmq.NOBLOCK)]
+    copied = _COPIED_FRAMES
     while source.RCVMORE:
-        parts.append(source.recv(copy=len(parts) < _COPIED_FRAMES))
+        parts.append(source.recv(copy=len(parts) < copied))
+        if len(parts) == 2 and is_mark(parts[1]):
+            copied += 1
     return parts
 
 

@@ -99,12 +99,14 @@ class Journal:
             self._seal()  # within a segment there is no gap
             self.head = self.written_seq = seq
 
-    def add(self, kind: Kind, frames: Sequence[Frame], cell: str | None = None) -> int:
+    def add(
+        self, kind: Kind, frames: Sequence[Frame], cell: str | None = None, stamp: bytes = b""
+    ) -> int:
         """Return the number of a record that the next ``flush`` writes.
 
         Raises ``ValueError`` when the message is too large for a record.
         """
-        self._pieces += encode(self.head + 1, kind, frames)
+        self._pieces += encode(self.head + 1, kind, frames, stamp)
         self.head += 1
         if cell is not None:
             self._cells.add(cell)

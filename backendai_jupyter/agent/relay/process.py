@@ -16,18 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from backendai_jupyter.agent.relay.channels import KernelChannels
+from backendai_jupyter.agent.relay.gateway import MAX_NEWCOMERS, Gateway
 from backendai_jupyter.agent.relay.iopub import JournalPlace
 from backendai_jupyter.agent.relay.layout import journal_socket
 from backendai_jupyter.agent.relay.pace import Traffic
 from backendai_jupyter.errors import RelayFailed
 from backendai_jupyter.supervisor import Supervisor
 
-PROTOCOL = 2  # raised when an older agent could no longer talk to this process
+PROTOCOL = 3  # raised when an older agent could no longer talk to this process
 MAX_LINE_BYTES = 16 << 20
 
 _OWNER_DEADLINE_S = 30.0  # an agent that dies just after it started us never says ``own``
 _FILES_OF_KERNEL = 60
-_FILES_OF_CLIENTS = 60  # that others need to reach their kernels
+_FILES_OF_CLIENTS = 60 + MAX_NEWCOMERS  # that others need to reach their kernels
 _DRAIN_S = 0.02  # for what is between a kernel's socket and its clients'
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class RelayProcess:
         self._was_owned = False
         self._ended = asyncio.Event()
         self._supervisor = Supervisor()
+        self._gateway = Gateway(control, self._supervisor)
         self._operations: dict[str, Callable[[Request], Awaitable[Request]]] = {
             "open": self._open,
             "close": self._close,
@@ -84,6 +86,7 @@ class RelayProcess:
         ready()
         await self._ended.wait()
         server.close()
+        await self._gateway.close()
         self._control.unlink(missing_ok=True)
         closing = [self._close({"kernel_id": kernel_id}) for kernel_id in list(self._kernels)]
         await asyncio.gather(*closing)
@@ -165,15 +168,17 @@ class RelayProcess:
                 return await self._operations[op](request)
 
     async def _open(self, request: Request) -> Request:
-        kernel_id, prefix = request["kernel_id"], request["ipc_prefix"]
+        kernel_id, prefix, former = (
+            request["kernel_id"],
+            request["ipc_prefix"],
+            request["endpoint"],
+        )
+        journal = journal_socket(self._control, kernel_id)
+        port = self._gateway.listen(request["bind"])
         kernel = self._kernels.get(kernel_id)
         if kernel is None:
             _check_files()
-            place = JournalPlace(
-                Path(request["journal"]),
-                int(request["journal_bytes"]),
-                journal_socket(self._control, kernel_id),
-            )
+            place = JournalPlace(Path(request["journal"]), int(request["journal_bytes"]), journal)
             kernel = KernelChannels(
                 kernel_id,
                 prefix,
@@ -181,7 +186,7 @@ class RelayProcess:
                 request["bind"],
                 place,
                 self._traffic,
-                request["endpoint"],
+                former,
             )
             self._kernels[kernel_id] = kernel
         elif (kernel.key, kernel.bind) != (request["key"], request["bind"]):
@@ -190,9 +195,16 @@ class RelayProcess:
             )
         elif kernel.ipc_prefix != prefix:
             kernel.move_to(prefix)
-        return kernel.endpoint()
+        token = self._gateway.admit(kernel_id, journal, former["journal_token"] if former else "")
+        door = {
+            "journal_port": port,
+            "journal_token": token,
+            "certificate": self._gateway.certificate,
+        }
+        return {**kernel.endpoint(), **door}
 
     async def _close(self, request: Request) -> Request:
+        self._gateway.dismiss(request["kernel_id"])
         kernel = self._kernels.pop(request["kernel_id"], None)
         if kernel is not None:
             await asyncio.sleep(_DRAIN_S)

@@ -2,7 +2,8 @@
 
 A reader's first line says what it wants: ``{"op": "attach", "session": ..., "after": ...}`` or
 ``{"op": "watch"}``.  Records go out as they are on the disk, by ``sendfile``: a slow reader is
-a position in a file and holds no memory.
+a position in a file and holds no memory.  ``{"op": "ping"}`` is answered when nothing else is to
+be said, for a reader on another machine hears nothing also when the link is dead.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from backendai_jupyter.agent.relay.chronicle import Chronicle
+from backendai_jupyter.agent.relay.records import Kind, encode
 from backendai_jupyter.agent.relay.segments import Segment
 from backendai_jupyter.errors import RelayFailed
 
@@ -25,6 +27,8 @@ _MAX_LINE_BYTES = 65_536
 _MAX_SEND_BYTES = 8 << 20  # in one turn: other readers, and the kernel, have theirs
 _WATCH_EVERY_S = 1.0  # for messages other than status
 _MAX_KINDS = 1_000  # of messages that are told apart
+_ALIVE_RECORD = b"".join(encode(0, Kind.ALIVE, ()))
+_ALIVE_LINE = b'{"alive": true}\n'
 _MAX_NEWS_BYTES = 65_536  # that a watcher has not read; then only the latest state counts
 
 
@@ -83,6 +87,7 @@ class Reader:
         self._fd = -1
         self._memory: deque[_Unwritten] = deque()
         self.memory_bytes = 0
+        self._is_asked = False  # whether the relay is there
         answer = {
             "after": beginning.after,
             "head": journal.head,
@@ -104,6 +109,7 @@ class Reader:
         acks = [line["ack"] for line in lines if isinstance(line.get("ack"), int)]
         if acks:
             self._chronicle.ack(self.session, max(acks))
+        self._is_asked = self._is_asked or _has_ping(lines)
 
     def remember(self, records: bytes, first_seq: int) -> None:
         """Take the latest records, from ``first_seq`` on, that could not be written."""
@@ -118,9 +124,12 @@ class Reader:
         try:
             while budget_bytes > 0:
                 sent_bytes = self._send()
-                if sent_bytes is None:
+                if sent_bytes is not None:
+                    budget_bytes -= sent_bytes
+                elif self._is_asked:
+                    self._rest, self._is_asked = memoryview(_ALIVE_RECORD), False
+                else:
                     return
-                budget_bytes -= sent_bytes
         except BlockingIOError:
             pass
         self.blocked = True
@@ -197,7 +206,8 @@ class Watcher:
         self.tell(state, None, None)
 
     def hear(self) -> None:
-        self.talk.lines()
+        if _has_ping(self.talk.lines()) and not self._rest:
+            self._rest = _ALIVE_LINE
 
     def tell(self, state: str, msg_type: str | None, parent_type: str | None) -> None:
         """Pass on a message, unless one like it was passed on just now."""
@@ -224,6 +234,10 @@ class Watcher:
 
     def close(self) -> None:
         self.talk.connection.close()
+
+
+def _has_ping(lines: list[dict[str, Any]]) -> bool:
+    return any(line.get("op") == "ping" for line in lines)
 
 
 def listen(path: Path) -> socket.socket:

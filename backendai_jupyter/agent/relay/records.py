@@ -1,7 +1,8 @@
 """The records of a kernel's journal: the same bytes on disk and on the way to a reader.
 
 A record is a header (``HEADER``), the size of each frame as a 32-bit number, and the frames.
-Numbers are little-endian.  ``seq`` counts a journal's records from 1 without gaps.
+Numbers are little-endian.  ``seq`` counts a journal's records from 1 without gaps.  Output that
+its kernel has numbered has a stamp as its first frame (``receipts.py``), and a kind of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class Kind(IntEnum):
     ``IOPUB`` has the frames of a message from its signature on: signature, header, parent
     header, metadata, content, buffers.  ``SHELL``, ``STDIN`` and ``CONTROL`` are messages of
     the kernel to one client, whose routing id comes before the signature.  ``REQUEST`` is an
-    execute_request on its way to the kernel: the client's routing id and the header.
+    execute_request on its way to the kernel: the client's routing id and the header.  ``ALIVE``
+    is in no journal and has no number: it answers a reader that asks whether the relay is there.
     """
 
     IOPUB = 1
@@ -33,9 +35,11 @@ class Kind(IntEnum):
     STDIN = 3
     CONTROL = 4
     REQUEST = 5
+    ALIVE = 6
 
 
-_KINDS = frozenset(Kind)
+_STAMPED = 7  # IOPUB with a stamp
+_KINDS = frozenset({*Kind, _STAMPED})
 
 
 class Damaged(ValueError):
@@ -50,17 +54,21 @@ class Record:
     kind: Kind
     frames: tuple[memoryview, ...]
     size_bytes: int  # of the whole record
+    stamp: bytes = b""
 
 
-def encode(seq: int, kind: Kind, frames: Sequence[Frame]) -> list[Frame]:
+def encode(seq: int, kind: Kind, frames: Sequence[Frame], stamp: bytes = b"") -> list[Frame]:
     """Return the pieces of a record, to be written one after the other; frames are not copied."""
+    written: int = kind
+    if stamp:
+        written, frames = _STAMPED, [stamp, *frames]
     sizes = struct.pack(f"<{len(frames)}I", *(len(frame) for frame in frames))
     checksum, length = zlib.crc32(sizes), len(sizes)
     for frame in frames:
         checksum, length = zlib.crc32(frame, checksum), length + len(frame)
     if length > MAX_PAYLOAD_BYTES:
         raise ValueError(f"a message of {length} bytes is too large for a record")
-    return [HEADER.pack(MAGIC, kind, len(frames), length, checksum, seq), sizes, *frames]
+    return [HEADER.pack(MAGIC, written, len(frames), length, checksum, seq), sizes, *frames]
 
 
 def decode(data: memoryview, *, check: bool = False) -> Iterator[Record]:
@@ -80,7 +88,10 @@ def decode(data: memoryview, *, check: bool = False) -> Iterator[Record]:
         payload = data[start + HEADER.size : end]
         if check and zlib.crc32(payload) != checksum:
             raise Damaged(f"the record at byte {start} has another checksum")
-        yield Record(seq, Kind(kind), _frames(payload, count), end - start)
+        frames, stamp = _frames(payload, count), b""
+        if kind == _STAMPED:
+            kind, stamp, frames = Kind.IOPUB, b"".join(frames[:1]), frames[1:]
+        yield Record(seq, Kind(kind), frames, end - start, stamp)
         start = end
 
 

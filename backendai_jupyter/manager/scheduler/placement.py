@@ -20,6 +20,7 @@ class Candidate:
     free: Slots
     images: frozenset[str]
     vfolder_hosts: Mapping[str, str] = field(default_factory=dict)  # marker's id by name
+    is_drained: bool = False
 
     def lacks(self, kernel: Kernel, markers: Mapping[str, str]) -> str | None:
         """Return a vfolder host that ``kernel`` needs and this agent has not, or as another disk.
@@ -67,7 +68,7 @@ def place(
         trial = list(room)
         agents: dict[str, str] = {}
         for kernel in session.kernels:
-            able = [c for c in trial if c.lacks(kernel, markers) is None]
+            able = [c for c in trial if not c.is_drained and not c.lacks(kernel, markers)]
             chosen = disperse(able, kernel.slots, kernel.image)
             if chosen is None:
                 why = _why_full(able, kernel, position) or _why_nobody(trial, kernel, markers)
@@ -120,6 +121,9 @@ def _why_nobody(candidates: Sequence[Candidate], kernel: Kernel, markers: Mappin
     """Say why no agent can show the folders of ``kernel``, by way of the first agent."""
     if not candidates:
         return "Waiting for an agent: none is alive."
+    candidates = [c for c in candidates if not c.is_drained]
+    if not candidates:
+        return "Waiting for an agent: those that are alive are drained, and start nothing new."
     host = candidates[0].lacks(kernel, markers) or ""
     if host not in markers:
         return f"Waiting for the vfolder host {host!r}: this server does not have it mounted."

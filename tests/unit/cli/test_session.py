@@ -46,6 +46,8 @@ class ApiOf:
     async def agents(self) -> AgentList:
         return AgentList([])
 
+    async def drain(self, agent_id: str, *, is_drained: bool) -> None: ...
+
     async def images(self) -> ImageList:
         return ImageList([])
 

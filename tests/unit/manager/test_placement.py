@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from types import MappingProxyType
 
@@ -67,6 +68,18 @@ def test_an_agent_without_the_image_is_passed_over() -> None:
     picked = disperse([candidate("a", 8, images=("r",)), candidate("b", 2)], gib(1), "python")
     assert picked is not None
     assert picked.agent_id == "b"
+
+
+def test_a_drained_agent_gets_nothing_and_is_named_as_the_reason() -> None:
+    drained = replace(candidate("a", 8), is_drained=True)
+    (placed,) = place([make_session("s")], [drained, candidate("b", 4)], BOTH)
+    assert isinstance(placed, Placed)
+    assert set(placed.agents.values()) == {"b"}
+    (waiting,) = place([make_session("s")], [drained], BOTH)
+    assert isinstance(waiting, Waiting)
+    assert waiting.reason == (
+        "Waiting for an agent: those that are alive are drained, and start nothing new."
+    )
 
 
 def test_priority_goes_before_age_and_age_before_id() -> None:

@@ -35,6 +35,17 @@ async def test_an_agent_is_read_back_as_it_was_reported(agents: AgentStore) -> N
         await agents.get("a9")
 
 
+async def test_a_drained_agent_stays_drained_whatever_it_reports(agents: AgentStore) -> None:
+    assert not (await agents.get("a1")).is_drained
+    await agents.set_drained("a1", True)
+    await agents.record(report("a1"), now=3.0)
+    assert (await agents.get("a1")).is_drained
+    await agents.set_drained("a1", False)
+    assert not (await agents.get("a1")).is_drained
+    with pytest.raises(NotFound, match="a9"):
+        await agents.set_drained("a9", True)
+
+
 async def test_a_report_changes_the_capacity_and_not_what_is_held(
     agents: AgentStore, sessions: SessionStore, make_session: MakeSession
 ) -> None:
