@@ -24,9 +24,10 @@ from backendai_jupyter.manager.shared import Shared, shared
 from backendai_jupyter.manager.survivors import Survivor
 from backendai_jupyter.provisioning.backend import Backend
 from backendai_jupyter.provisioning.changes import Change
+from backendai_jupyter.provisioning.glance import glance
 from backendai_jupyter.provisioning.kernel_manager import BackendAIMappingKernelManager
 from backendai_jupyter.provisioning.provisioner import BackendAIProvisioner
-from backendai_jupyter.provisioning.restore import request_of, state_in_journal
+from backendai_jupyter.provisioning.restore import request_of
 
 log = logging.getLogger(__name__)
 
@@ -117,14 +118,14 @@ class Adoption:
         await asyncio.wait([self._under_way[kernel_id]])
 
     async def _register(self, kernel_id: str, survivor: Survivor) -> None:
-        state = await asyncio.to_thread(state_in_journal, survivor.connection)
+        seen = await asyncio.to_thread(glance, survivor.connection)
         notice = self._backend.manager.board.get(survivor.session.main.id)
         is_over = notice is None or _is_over(notice)
         if is_over or not self._may_adopt(kernel_id, survivor):
             return  # meanwhile
         request = request_of(survivor.session.main)
         try:
-            await self._kernels.adopt(survivor, request, self._backend, state=state)
+            await self._kernels.adopt(survivor, request, self._backend, state=seen.state)
         except Exception:  # because its kernelspec is not known here, say; the others go on
             self._refused.add(survivor.session.id)
             log.exception("kernel %s of another server is not shown here", kernel_id)

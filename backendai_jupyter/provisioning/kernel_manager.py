@@ -27,6 +27,7 @@ from backendai_jupyter.manager.survivors import Survivor
 from backendai_jupyter.provisioning.activity import follow, journal_of
 from backendai_jupyter.provisioning.backend import Backend
 from backendai_jupyter.provisioning.backends import BACKENDS
+from backendai_jupyter.provisioning.glance import glance
 from backendai_jupyter.provisioning.kernelspecs import DEFAULT_KERNEL, is_ours
 from backendai_jupyter.provisioning.provisioner import BackendAIProvisioner
 from backendai_jupyter.provisioning.requested import REQUESTED, Requested, ServerRequest
@@ -322,6 +323,14 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):
             manager.watching.cancel()
             manager.watching = None
         super().stop_watching_activity(kernel_id)  # type: ignore[no-untyped-call] # its base
+
+    async def cull_kernel_if_idle(self, kernel_id: str) -> None:
+        """Leave a kernel alone that somebody uses by way of another server of the cluster."""
+        journal = journal_of(self, kernel_id)()
+        asks = self.adoption is not None and not self.cull_connected
+        if asks and journal is not None and (await asyncio.to_thread(glance, journal)).readers != 0:
+            return
+        await super().cull_kernel_if_idle(kernel_id)  # type: ignore[no-untyped-call] # its base
 
     def _leave(self, kernel_id: str) -> None:
         """Let a kernel of ours go on without this server."""
