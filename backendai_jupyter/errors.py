@@ -15,6 +15,9 @@
     + RelayLost            it has died, and is being started again
   x Unavailable            a part of the system cannot be reached; retry later
     + TimedOut             it was reached and did not finish in time
+    + InDoubt              it went away before it confirmed a change, which may have been made
+    + GaveWay              it undid a change in favour of another; nothing has changed
+    + WrongSchema          the database was made for another version of this program
 
 HTTP lives in ``web/base.py``, which maps these classes to status codes.
 """
@@ -102,3 +105,15 @@ class Unavailable(BackendError):
 
 class TimedOut(Unavailable):
     code = "timed-out"
+
+
+class InDoubt(Unavailable):
+    code = "in-doubt"
+
+
+class GaveWay(Unavailable):
+    code = "gave-way"
+
+
+class WrongSchema(Unavailable):
+    code = "wrong-schema"

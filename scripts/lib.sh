@@ -3,6 +3,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PATH=$PATH:/usr/sbin:/sbin # a plain user's PATH on Debian lacks dockerd and debootstrap
+PATH=$PATH$(printf ':%s' /usr/lib/postgresql/*/bin) # and everybody's lacks initdb
 
 say() { printf '==> %s\n' "$*" >&2; }
 die() {

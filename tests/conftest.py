@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["pytester", "tests.engine", "tests.no_skips"]
+pytest_plugins = ["pytester", "tests.engine", "tests.no_skips", "tests.postgres"]
 
 
 @pytest.fixture

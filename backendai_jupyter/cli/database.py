@@ -8,7 +8,7 @@ from pathlib import Path
 from backendai_jupyter.config import BackendAI
 from backendai_jupyter.domain.records import Viewer
 from backendai_jupyter.store.engine import Database
-from backendai_jupyter.store.migrate import upgrade
+from backendai_jupyter.store.migrate import make_ready
 from backendai_jupyter.store.users import UserStore
 
 _SQLITE = "sqlite+aiosqlite:///"
@@ -28,7 +28,7 @@ class LocalDatabase:
     async def open(self) -> tuple[Database, Viewer]:
         """Return the database and its owner, on whose behalf commands act."""
         if self._database is None:
-            await upgrade(self._url)
+            await make_ready(self._url)
             self._database = await Database.open(self._url)
         owner = await UserStore(self._database).ensure_owner(now=time.time())
         return self._database, Viewer(owner.id)

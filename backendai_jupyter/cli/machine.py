@@ -60,22 +60,28 @@ async def database(settings: Settings) -> Found:
         return Found(State.OK, "will be made at the first start")
     opened = await Database.open(url)
     try:
+        if too_old := await opened.too_old():
+            return Found(State.FAIL, too_old, "Upgrade the database server.")
         async with opened.read() as connection:
             revision = await revision_of(connection)
     finally:
         await opened.close()
     if revision == REVISIONS[-1]:
         return Found(State.OK, f"schema version {revision}")
-    if revision is None or revision in REVISIONS:
-        message = (
-            f"schema version {revision or 'none'}; the next start brings it to {REVISIONS[-1]}"
+    if revision is not None and revision not in REVISIONS:
+        return Found(
+            State.FAIL,
+            f"Schema version {revision} is newer than this program's {REVISIONS[-1]}.",
+            "pip install --upgrade backendai_jupyter",
         )
-        return Found(State.WARN, message, "Make a copy of the database first if you may go back.")
-    return Found(
-        State.FAIL,
-        f"Schema version {revision} is newer than this program's {REVISIONS[-1]}.",
-        "pip install --upgrade backendai_jupyter",
-    )
+    if opened.is_shared:
+        return Found(
+            State.FAIL,
+            f"Schema version {revision or 'none'}; this program needs {REVISIONS[-1]}.",
+            "jupyter backendai schema upgrade",
+        )
+    message = f"schema version {revision or 'none'}; the next start brings it to {REVISIONS[-1]}"
+    return Found(State.WARN, message, "Make a copy of the database first if you may go back.")
 
 
 def runtime_dir(settings: Settings) -> Found:

@@ -14,6 +14,9 @@ from backendai_jupyter.domain.progress import StartLimits
 from backendai_jupyter.errors import InvalidInput
 from backendai_jupyter.storage.hosts import VFolderHost, read_hosts
 
+DATABASE_URL = "BackendAI.database_url"
+DATABASES = ("sqlite+aiosqlite", "postgresql", "postgresql+psycopg")
+
 
 class BackendAI(Configurable):
     """The manager's settings."""
@@ -30,7 +33,11 @@ class BackendAI(Configurable):
     ).tag(config=True)
 
     database_url = Unicode(
-        help="""SQLAlchemy URL of the database.  Default: an SQLite file in ``data_dir``.""",
+        help="""Where sessions, folders and the rest are remembered: an SQLite file, e.g.
+        ``sqlite+aiosqlite:////srv/backendai.sqlite``, or PostgreSQL, e.g.
+        ``postgresql://backendai@db.example/backendai?sslmode=verify-full``.  All that libpq
+        knows may follow the ``?``.  The password is better in a ``passfile`` than here.
+        Default: an SQLite file in ``data_dir``.""",
     ).tag(config=True)
 
     etcd_url = Unicode(
@@ -169,6 +176,14 @@ class BackendAI(Configurable):
     def start_limits(self) -> StartLimits:
         """Return ``start_timeouts`` and ``start_timeout_s`` together."""
         return _read_limits(self.start_timeouts, total_s=self.start_timeout_s)
+
+    @validate("database_url")
+    def _is_of_a_known_kind(self, proposal: Any) -> str:
+        scheme, separator, _ = proposal.value.partition("://")
+        if not separator or scheme not in DATABASES:
+            known = ", ".join(f"{name}://" for name in DATABASES)
+            raise TraitError(f"{DATABASE_URL}: must begin with one of {known}")
+        return str(proposal.value)
 
     @validate("start_timeouts")
     def _are_limits(self, proposal: Any) -> dict[str, float]:

@@ -92,7 +92,7 @@ class Manager:
             changed=self._folders_changed,
         )
         self._live = live
-        self._end_timeout_s = times.end_timeout_s
+        self._times = times
         self._supervisor = supervisor
         self._now = now
         scheduler = self._make_scheduler()
@@ -124,6 +124,9 @@ class Manager:
         self._supervisor.loop(self._led("deadlines", self._deadlines.step, _DEADLINES_PASS_S))
         self._supervisor.loop(self._led("lost agents", self._lost_agents.step, _LOST_PASS_S))
         self._supervisor.loop(self._led("folders", self.vfolders.tidy, _TIDY_PASS_S))
+        self._supervisor.loop(
+            _loop("doubtful", self.sessions.end_doubtful, self._times.full_pass_s)
+        )
         self._supervisor.loop(_loop("report hints", self._follow_reports, 0))
         self._supervisor.loop(_loop("hints of managers", self._follow_rows, 0))
 
@@ -270,7 +273,7 @@ class Manager:
             await self.sessions.terminate(session.id, SYSTEM, reason=reason)
         for session in await self.live():
             for kernel in session.kernels:
-                await self.sessions.until_gone(kernel.id, timeout_s=self._end_timeout_s)
+                await self.sessions.until_gone(kernel.id, timeout_s=self._times.end_timeout_s)
 
 
 def _loop(name: str, step: Callable[[], Awaitable[None]], period_s: float) -> Loop:

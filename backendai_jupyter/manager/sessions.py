@@ -15,7 +15,7 @@ from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.protocols import LiveStore
 from backendai_jupyter.domain.mounts import HOME
 from backendai_jupyter.domain.options import Options, merge
-from backendai_jupyter.domain.records import ComputeSession, NewSession, Step, Viewer
+from backendai_jupyter.domain.records import SYSTEM, ComputeSession, NewSession, Step, Viewer
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.states import FINAL, Status
 from backendai_jupyter.domain.wire import Connection, ExitReason, Mount
@@ -23,6 +23,7 @@ from backendai_jupyter.errors import (
     BackendError,
     Cancelled,
     Conflict,
+    InDoubt,
     InvalidInput,
     LaunchFailed,
     LostRace,
@@ -102,6 +103,7 @@ class Sessions:
         self._enqueued = enqueued
         self._changed = changed
         self._now = now
+        self._in_doubt: set[str] = set()  # sessions that may exist, and nobody waits for
 
     async def enqueue(self, request: Request, viewer: Viewer) -> ComputeSession:
         """Accept a request: it is ``PENDING`` when this returns.
@@ -214,6 +216,13 @@ class Sessions:
         await reached("manager.terminating.written")
         self._changed()
 
+    async def end_doubtful(self) -> None:
+        """End the sessions whose start was refused without knowing that they do not exist."""
+        for session_id in tuple(self._in_doubt):
+            with contextlib.suppress(NotFound):
+                await self.terminate(session_id, SYSTEM, reason="Its start was not confirmed.")
+            self._in_doubt.discard(session_id)
+
     async def until_gone(self, kernel_id: str, *, timeout_s: float) -> None:
         """Wait until nothing of the kernel is left on its agent."""
         await self._board.until(kernel_id, lambda n: n.status in FINAL, timeout_s=timeout_s)
@@ -293,15 +302,20 @@ class Sessions:
         """Write the rows under the id that is wished for, unless it was used before."""
         if wish is not None and _KERNEL_ID.fullmatch(wish):
             try:
-                return await self._store.create(
-                    replace(new, id=wish, kernel_id=wish), now=self._now()
-                )
+                return await self._write(replace(new, id=wish, kernel_id=wish))
             except LostRace:  # over a folder; another id would not help
                 raise
             except Conflict:
                 pass
         fresh = str(uuid.uuid4())
-        return await self._store.create(replace(new, id=fresh, kernel_id=fresh), now=self._now())
+        return await self._write(replace(new, id=fresh, kernel_id=fresh))
+
+    async def _write(self, new: NewSession) -> ComputeSession:
+        try:
+            return await self._store.create(new, now=self._now())
+        except InDoubt:
+            self._in_doubt.add(new.id)
+            raise
 
 
 def _why_not(notice: Notice) -> BackendError:

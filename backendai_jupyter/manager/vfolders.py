@@ -21,7 +21,14 @@ from backendai_jupyter.domain.vfolders import (
     check_name,
 )
 from backendai_jupyter.domain.wire import Mount
-from backendai_jupyter.errors import BackendError, Conflict, InvalidInput, NotFound, Unavailable
+from backendai_jupyter.errors import (
+    BackendError,
+    Conflict,
+    InDoubt,
+    InvalidInput,
+    NotFound,
+    Unavailable,
+)
 from backendai_jupyter.storage import trees
 from backendai_jupyter.storage.beneath import Home
 from backendai_jupyter.storage.hosts import Space, VFolderHost, prepare_all, read_markers
@@ -141,6 +148,8 @@ class VFolders:
                 id=folder_id,
                 permission=permission,
             )
+        except InDoubt:
+            raise  # the folder may be there, and must have its directory
         except BackendError:
             await asyncio.to_thread(path.rmdir)
             raise

@@ -18,6 +18,7 @@ from backendai_jupyter.manager.vfolders import prepare_hosts
 from backendai_jupyter.provisioning.parts import make_manager
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.hosts import VFolderHostStore
+from backendai_jupyter.store.migrate import make_ready
 from backendai_jupyter.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class Clustered:
         cluster, live = await self._opened.enter_async_context(
             open_stores(settings.etcd_url, settings.redis_url)
         )
+        await make_ready(settings.database_url)
         database = await Database.open(settings.database_url)
         self._opened.push_async_callback(database.close)
         await prepare_hosts(VFolderHostStore(database), hosts, needed=settings.default_vfolder_host)

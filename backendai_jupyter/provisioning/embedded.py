@@ -30,7 +30,7 @@ from backendai_jupyter.provisioning.reap import end_sessions, reap
 from backendai_jupyter.storage.hosts import VFolderHost
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.hosts import VFolderHostStore
-from backendai_jupyter.store.migrate import upgrade
+from backendai_jupyter.store.migrate import make_ready
 from backendai_jupyter.store.sessions import SessionStore
 from backendai_jupyter.supervisor import Supervisor
 
@@ -157,7 +157,7 @@ class Embedded:
 
     async def _open_database(self) -> None:
         url = self._settings.database_url
-        await upgrade(url)
+        await make_ready(url)
         self._database = await Database.open(url)
         self._undo.append(self._database.close)
 
@@ -165,6 +165,8 @@ class Embedded:
         """Clear away what processes that died on this machine left behind."""
         for instance in await asyncio.to_thread(lambda: list(Instance.dead(self._data_dir))):
             await reap(instance)
+        if self._database.is_shared:
+            return  # a cluster that is unknown here may be another machine's
         store = SessionStore(self._database)
         known = await asyncio.to_thread(known_clusters, self._data_dir)
         for cluster_id in await store.clusters_in_use() - known:

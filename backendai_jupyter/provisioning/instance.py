@@ -18,7 +18,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from backendai_jupyter.errors import Conflict, Unavailable
@@ -35,7 +35,7 @@ class Facts:
 
     cluster_id: str
     agent_id: str
-    database_url: str
+    database_url: str = field(repr=False)  # with a password, perhaps
     run_root: str  # sockets; short
     scratch_root: str  # kernels' home directories
     docker_url: str | None  # None: no engine was used

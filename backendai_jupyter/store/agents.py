@@ -14,6 +14,7 @@ from backendai_jupyter.domain.wire import AgentReport
 from backendai_jupyter.errors import NotFound
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.portable import upsert
+from backendai_jupyter.store.retry import retried
 from backendai_jupyter.store.tables import (
     agent_slots,
     agents,
@@ -26,6 +27,7 @@ class AgentStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @retried
     async def record(self, report: AgentReport, *, now: float) -> None:
         """Keep what an agent says of itself; what is reserved and used is the ledger's.
 
@@ -60,6 +62,7 @@ class AgentStore:
                 .values(capacity=0)
             )
 
+    @retried
     async def set_drained(self, agent_id: str, is_drained: bool) -> None:
         """Let nothing new start on an agent, or let it again."""
         async with self._database.write() as conn:

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.portable import insert_if_absent
+from backendai_jupyter.store.retry import retried
 from backendai_jupyter.store.tables import vfolder_hosts
 
 
@@ -21,6 +22,7 @@ class VFolderHostStore:
             rows = await conn.execute(sa.select(vfolder_hosts))
             return {row.name: row.marker for row in rows}
 
+    @retried
     async def remember(self, markers: Mapping[str, str]) -> None:
         """Take note of hosts that are used for the first time; the others stay as they are."""
         async with self._database.write() as conn:

@@ -14,6 +14,7 @@ from backendai_jupyter.domain.states import Status
 from backendai_jupyter.errors import LostRace, NotFound
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.portable import insert_if_absent
+from backendai_jupyter.store.retry import retried
 from backendai_jupyter.store.rows import visible_to
 from backendai_jupyter.store.tables import jupyter_sessions, sessions
 
@@ -40,6 +41,7 @@ class JupyterSessionStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @retried
     async def add(
         self, session: JupyterSession, *, now: float, may_share: bool = False
     ) -> JupyterSession:
@@ -77,6 +79,7 @@ class JupyterSessionStore:
         except sa.exc.IntegrityError:  # the path is all that it can collide with
             return await self._change(session_id, viewer, {**changes, "path_digest": None})
 
+    @retried
     async def remove(self, session: JupyterSession) -> None:
         """Delete a session, unless it has another kernel meanwhile; succeeds if it is gone."""
         removal = sa.delete(jupyter_sessions).where(
@@ -99,6 +102,7 @@ class JupyterSessionStore:
         async with self._database.read() as conn:
             return (await conn.execute(query.limit(1))).first() is not None
 
+    @retried
     async def _change(
         self, session_id: str, viewer: Viewer, values: Mapping[str, str | None]
     ) -> JupyterSession:

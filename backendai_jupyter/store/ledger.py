@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from backendai_jupyter.domain.records import Kernel
 from backendai_jupyter.domain.resources import amount_for_people
 from backendai_jupyter.errors import NoCapacity
+from backendai_jupyter.store.portable import lock_in_order
 from backendai_jupyter.store.tables import agent_slots, allocations, to_thousandths
 
 
@@ -34,6 +35,9 @@ _NOT_FREED = sa.and_(_THIS_KERNEL, allocations.c.freed_at.is_(None))
 _WHERE_IT_HOLDS = sa.and_(
     agent_slots.c.agent_id == sa.bindparam("agent"),
     agent_slots.c.slot.in_(sa.select(allocations.c.slot).where(_NOT_FREED)),
+)
+_SLOTS_THAT_IT_HOLDS = (
+    sa.select(agent_slots.c.slot).where(_WHERE_IT_HOLDS).order_by(agent_slots.c.slot)
 )
 
 _TAKE = (
@@ -97,11 +101,15 @@ async def reserve(conn: AsyncConnection, kernel: Kernel, agent_id: str) -> None:
 
 async def occupy(conn: AsyncConnection, kernel: Kernel) -> None:
     """Count what ``kernel`` has reserved as used; what is used already stays so."""
-    await conn.execute(_OCCUPY, {"kernel": kernel.id, "agent": kernel.agent_id})
+    held = {"kernel": kernel.id, "agent": kernel.agent_id}
+    await lock_in_order(conn, _SLOTS_THAT_IT_HOLDS, held)
+    await conn.execute(_OCCUPY, held)
     await conn.execute(_NOTE_OCCUPIED, {"kernel": kernel.id})
 
 
 async def free(conn: AsyncConnection, kernel: Kernel, *, now: float) -> None:
     """Give back what ``kernel`` holds on its agent; doing so twice is harmless."""
-    await conn.execute(_FREE, {"kernel": kernel.id, "agent": kernel.agent_id})
+    held = {"kernel": kernel.id, "agent": kernel.agent_id}
+    await lock_in_order(conn, _SLOTS_THAT_IT_HOLDS, held)
+    await conn.execute(_FREE, held)
     await conn.execute(_NOTE_FREED, {"kernel": kernel.id, "now": now})

@@ -37,6 +37,18 @@ async def upsert(
     await conn.execute(statement, [dict(row) for row in rows])
 
 
+async def lock_in_order(
+    conn: AsyncConnection, rows: sa.Select[Any], values: Mapping[str, Any]
+) -> None:
+    """Lock what an UPDATE is about to change, so that no two of them wait for each other.
+
+    An UPDATE locks rows in whatever order it finds them; ``rows`` says its order.  In SQLite
+    the transaction has locked everything already.
+    """
+    if conn.dialect.name != "sqlite":
+        await conn.execute(rows.with_for_update(), dict(values))
+
+
 @cache  # building a statement costs more than running it
 def _insert_if_absent(dialect: str, table: sa.Table) -> sa.Insert:
     statement = _insert(dialect, table).on_conflict_do_nothing()

@@ -17,7 +17,7 @@ from backendai_jupyter.domain.records import (
 )
 from backendai_jupyter.domain.states import FINAL, Status
 from backendai_jupyter.domain.wire import Exit
-from backendai_jupyter.errors import Conflict, LostRace, NotFound
+from backendai_jupyter.errors import Conflict, InDoubt, LostRace, NotFound, Unavailable
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.moves import (
     Move,
@@ -27,6 +27,7 @@ from backendai_jupyter.store.moves import (
     write_step,
 )
 from backendai_jupyter.store.portable import insert_if_absent
+from backendai_jupyter.store.retry import retried
 from backendai_jupyter.store.rows import (
     KERNEL_ORDER,
     allocation_values,
@@ -63,17 +64,39 @@ class SessionStore:
         ``LostRace`` if one of its folders is not what its mount says any more.
         """
         session = first_of(new, now)
+        try:
+            await self._insert(session)
+        except InDoubt as doubt:
+            await self._insert_again(session, doubt)
+        return session
+
+    @retried
+    async def _insert(self, session: ComputeSession) -> None:
+        kernel = session.main
         async with self._database.write() as conn:
-            await lock_mounted(conn, new.mounts)
             if not await _insert_session(conn, session):
                 raise Conflict(f"There is a session {session.id} already.")
-            if not await insert_if_absent(conn, kernels, kernel_values(session.main)):
-                raise Conflict(f"There is a kernel {session.main.id} already.")
-            if session.main.slots:
-                await conn.execute(_INSERT_ALLOCATIONS, allocation_values(session.main))
-            asked = Move(Status.PENDING, "", new.owner, now)
-            await write_step(conn, session.main.id, None, asked)
-        return session
+            await lock_mounted(conn, kernel.mounts)
+            if not await insert_if_absent(conn, kernels, kernel_values(kernel)):
+                raise Conflict(f"There is a kernel {kernel.id} already.")
+            if kernel.slots:
+                await conn.execute(_INSERT_ALLOCATIONS, allocation_values(kernel))
+            asked = Move(Status.PENDING, "", session.owner, kernel.status_since)
+            await write_step(conn, kernel.id, None, asked)
+
+    async def _insert_again(self, session: ComputeSession, doubt: InDoubt) -> None:
+        """Write a session whose first commit was not confirmed; its own id in the way says it was.
+
+        To look for it would not do: what is being committed cannot be seen yet.
+        """
+        try:
+            await self._insert(session)
+        except LostRace:
+            raise
+        except Conflict:
+            return
+        except Unavailable:
+            raise doubt from None
 
     async def get(self, session_id: str, viewer: Viewer) -> ComputeSession:
         async with self._database.read() as conn:
@@ -151,6 +174,7 @@ class SessionStore:
             raise NotFound(f"There is no session {session_id}.")
         return steps
 
+    @retried
     async def move(
         self,
         kernel_id: str,
@@ -173,6 +197,7 @@ class SessionStore:
             session, _ = await lock_session_of(conn, kernel_id, SYSTEM)
             await move_kernels(conn, session, {kernel_id: Move(to, reason, by, now, exit)})
 
+    @retried
     async def claim(
         self, session_id: str, placement: Mapping[str, str], *, reason: str, by: str, now: float
     ) -> None:
@@ -191,6 +216,7 @@ class SessionStore:
                 raise ValueError(f"{sorted(moves)} are not kernels of session {session_id}")
             await move_kernels(conn, session, moves)
 
+    @retried
     async def set_pending_reason(self, kernel_id: str, reason: str) -> None:
         """Say why a kernel waits; nothing is written if that is known or it waits no more."""
         waits = sa.and_(
@@ -211,6 +237,7 @@ class SessionStore:
                     .values(status_reason=reason)
                 )
 
+    @retried
     async def restart(
         self, kernel_id: str, viewer: Viewer, *, generation: int, by: str, now: float
     ) -> int:
@@ -235,6 +262,7 @@ class SessionStore:
             )
         return generation + 1
 
+    @retried
     async def request_signal(self, kernel_id: str, signum: int, viewer: Viewer) -> int:
         """Ask for a signal to be delivered once and return the request's number."""
         async with self._database.write() as conn:
@@ -249,6 +277,7 @@ class SessionStore:
             )
         return seq
 
+    @retried
     async def terminate(
         self, session_id: str, viewer: Viewer, *, reason: str, by: str, now: float
     ) -> None:
@@ -266,6 +295,7 @@ class SessionStore:
             if moves:
                 await move_kernels(conn, session, moves)
 
+    @retried
     async def give_up(self, kernel_id: str, at: Status, *, exit: Exit, by: str, now: float) -> None:
         """End the session of a kernel that is still at this status, for the reason in ``exit``.
 
@@ -283,6 +313,7 @@ class SessionStore:
             if moves:
                 await move_kernels(conn, session, moves)
 
+    @retried
     async def set_exit(self, kernel_id: str, exit: Exit) -> None:
         """Keep why a kernel program ended, whatever the kernel's status is."""
         async with self._database.write() as conn:

@@ -14,6 +14,7 @@ from backendai_jupyter.domain.records import Keypair, User
 from backendai_jupyter.errors import NotFound
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.portable import insert_if_absent
+from backendai_jupyter.store.retry import retried
 from backendai_jupyter.store.tables import keypairs, users
 
 OWNER = "owner"  # the one user of a server that serves one person
@@ -23,6 +24,7 @@ class UserStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @retried
     async def ensure_owner(self, *, now: float) -> User:
         """Return the local owner, made with a keypair at the first start.
 

@@ -10,13 +10,14 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backendai_jupyter.domain.mounts import mount_of
-from backendai_jupyter.domain.records import VFolder, Viewer
+from backendai_jupyter.domain.records import SYSTEM, VFolder, Viewer
 from backendai_jupyter.domain.states import ASSIGNED, Status
 from backendai_jupyter.domain.vfolders import Permission, VFolderStatus, check_name
 from backendai_jupyter.domain.wire import Mount
-from backendai_jupyter.errors import Conflict, LostRace, NotFound
+from backendai_jupyter.errors import Conflict, InDoubt, LostRace, NotFound, Unavailable
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.portable import insert_if_absent
+from backendai_jupyter.store.retry import retried
 from backendai_jupyter.store.rows import mounts_text, to_mounts, visible_to
 from backendai_jupyter.store.tables import kernels, sessions, vfolders
 
@@ -51,12 +52,31 @@ class VFolderStore:
         that the owner has already.
         """
         folder = VFolder(id, owner, check_name(name), host, path, now, permission)
+        try:
+            await self._insert(folder)
+        except InDoubt as doubt:
+            await self._insert_again(folder, doubt)
+        return folder
+
+    @retried
+    async def _insert(self, folder: VFolder) -> None:
         values = {column.name: getattr(folder, column.name) for column in vfolders.c}
         async with self._database.write() as conn:
             if not await insert_if_absent(conn, vfolders, values):
                 raise _taken(folder.name)
             await _show(conn, folder)
-        return folder
+
+    async def _insert_again(self, folder: VFolder, doubt: InDoubt) -> None:
+        """Write a folder whose first commit was not confirmed, unless it is there after all."""
+        try:
+            try:
+                await self._insert(folder)
+            except Conflict:
+                await self.by_id(folder.id, SYSTEM)
+        except NotFound:
+            raise _taken(folder.name) from None  # by another of this name
+        except Unavailable:
+            raise doubt from None
 
     async def list(
         self, viewer: Viewer, *, statuses: Collection[VFolderStatus] = READY
@@ -87,6 +107,7 @@ class VFolderStore:
             vfolders.c.id == folder_id,
         )
 
+    @retried
     async def change(
         self,
         folder_id: str,
@@ -120,6 +141,7 @@ class VFolderStore:
                 raise _taken(changed["name"]) from None
             return await _lock(conn, folder_id, viewer, VFolderStatus.READY)
 
+    @retried
     async def trash(self, folder_id: str, viewer: Viewer, *, now: float) -> None:
         """Move a folder to the trash; kernels that show it go on doing so."""
         async with self._database.write() as conn:
@@ -127,6 +149,7 @@ class VFolderStore:
             change = _update(folder_id).values(status=VFolderStatus.DELETE_PENDING, trashed_at=now)
             await conn.execute(change)
 
+    @retried
     async def restore(self, folder_id: str, viewer: Viewer, *, name: str | None) -> VFolder:
         """Take a folder out of the trash, under another name if one is given.
 
@@ -148,6 +171,7 @@ class VFolderStore:
             await _show(conn, restored)
         return restored
 
+    @retried
     async def begin_purge(self, folder_id: str, viewer: Viewer) -> VFolder:
         """Give a folder of the trash up for good, unless a kernel still shows it."""
         async with self._database.write() as conn:
@@ -160,6 +184,7 @@ class VFolderStore:
             await conn.execute(_update(folder_id).values(status=VFolderStatus.DELETE_ONGOING))
         return folder
 
+    @retried
     async def end_purge(self, folder_id: str) -> None:
         """Take note that nothing is left of a folder; doing so twice is harmless."""
         ongoing = vfolders.c.status == VFolderStatus.DELETE_ONGOING
@@ -236,6 +261,7 @@ async def _show(conn: AsyncConnection, folder: VFolder) -> None:
         kernels.c.shows_all,
         kernels.c.status.in_(sorted(ASSIGNED | {Status.PENDING})),
     )
+    query = query.order_by(kernels.c.id)  # the order in which they are locked
     added = mount_of(folder)
     for row in (await conn.execute(query.with_for_update())).all():
         mounts = to_mounts(row.mounts)

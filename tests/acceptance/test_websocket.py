@@ -164,7 +164,7 @@ async def test_a_websocket_goes_on_over_a_restart_of_its_kernel(
 
 async def test_the_death_of_a_kernel_is_told_after_what_it_printed(clients: Clients) -> None:
     client = await clients.open()
-    await client.execute("import os; print('last', flush=True); os._exit(3)")
+    await client.execute("import os, time; print('last', flush=True); time.sleep(0.1); os._exit(3)")
     messages = await client.until(lambda m: m.content.get("execution_state") == "restarting")
     assert "last\n" in printed(messages)
     assert printed(await client.run("print('again')")).endswith("again\n")

@@ -62,6 +62,18 @@ def test_only_the_supervisor_starts_background_tasks() -> None:
     assert found == set()
 
 
+def test_every_transaction_of_the_store_is_tried_again_when_it_gives_way() -> None:
+    found = {
+        at(path, node)
+        for path in python_files("backendai_jupyter/store")
+        for node in nodes(path)
+        if isinstance(node, ast.AsyncFunctionDef) and path.name != "engine.py"
+        if "_database.write" in ast.unparse(node)
+        if "retried" not in [ast.unparse(decorator) for decorator in node.decorator_list]
+    }
+    assert found == set()
+
+
 def test_no_test_sleeps_instead_of_waiting_for_what_it_needs() -> None:
     sleeps = {"sleep", "time.sleep", "asyncio.sleep"}
     found = {at(path, call) for path in TESTS for call in calls(path) if called(call) in sleeps}

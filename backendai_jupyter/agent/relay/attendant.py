@@ -14,6 +14,7 @@ channel, and has a second way into two back-ends.  It
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -53,6 +54,7 @@ _RAN_TEXT = f"{_LOST_TEXT} The cell has run, and its output is complete."
 _QUESTIONER = b"backendai-relay-asks"  # our routing id, as a client of the kernel
 _COPIES_PER_TURN = 1_000  # a flood on the shell channel must not keep new clients out
 _MAX_HEADER_BYTES = 65_536
+_LOOK_MILLIS = 100  # after which one who waits for the journal looks whether it is over
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +89,7 @@ class Attendant:
         self._orders = _bound(context, zmq.PAIR, ORDERS)
         self._orders_in = _bound(context, zmq.PAIR, None)
         self._orders_in.connect(ORDERS)
+        self._leaving = threading.Event()
         self._thread = threading.Thread(
             target=self._run, name=f"attendant {kernel_id}", daemon=True
         )
@@ -100,6 +103,7 @@ class Attendant:
 
     def close(self) -> None:
         """End the thread and close every socket; carry out earlier orders first."""
+        self._leaving.set()
         if self._thread.is_alive():
             self._orders_in.send(b"")
             self._thread.join()
@@ -161,10 +165,9 @@ class Attendant:
         if not start or frames[0].bytes == _QUESTIONER:
             return
         if msg_type == "execute_request":
-            self._records.send_multipart([bytes([Kind.REQUEST]), frames[0], frames[start + 2]])
+            self._record(bytes([Kind.REQUEST]), frames[0], frames[start + 2])
         elif msg_type.endswith("_reply"):
-            reply: list[bytes | zmq.Frame] = [bytes([Kind.SHELL]), frames[0], *frames[start + 1 :]]
-            self._records.send_multipart(reply)
+            self._record(bytes([Kind.SHELL]), frames[0], *frames[start + 1 :])
 
     def _read_records(self) -> None:
         """Take over the cells of an earlier relay, and ask the kernel whether it is done.
@@ -189,7 +192,7 @@ class Attendant:
         if adopted:
             request = self._signer.build("kernel_info_request", {}, session=self._own_session)
             msg_id = json.loads(request[2])["msg_id"]
-            self._records.send(SETTLE + msg_id.encode())
+            self._record(SETTLE + msg_id.encode())
             self._questions.send_multipart(request)
 
     def _read_answer(self) -> None:
@@ -212,15 +215,23 @@ class Attendant:
                 self._end(cell, _LOST, _UNSURE_TEXT)
                 self._say_idle(cell)
 
+    def _record(self, *parts: bytes | zmq.Frame) -> None:
+        """Hand something to the thread of the journal, which may not be there yet, or any more."""
+        while not self._leaving.is_set():
+            with contextlib.suppress(zmq.Again):
+                self._records.send_multipart(parts, zmq.NOBLOCK)
+                return
+            self._records.poll(_LOOK_MILLIS, zmq.POLLOUT)
+
     def _read_event(self) -> None:
         event, _ = struct.unpack("=hi", self._monitor.recv_multipart()[0])
         if event == zmq.EVENT_CONNECTED:
             self._cells.kernel_connected()
-            self._records.send(KERNEL_CAME)
+            self._record(KERNEL_CAME)
         elif event == zmq.EVENT_DISCONNECTED:
             self._read_copies()  # what it still answered came before its end
             self._cells.kernel_disconnected()
-            self._records.send(KERNEL_GONE)
+            self._record(KERNEL_GONE)
 
     def _welcome(self) -> None:
         change = self._news.recv()

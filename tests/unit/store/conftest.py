@@ -10,9 +10,19 @@ from backendai_jupyter.domain.records import ComputeSession, User
 from backendai_jupyter.store.agents import AgentStore
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.sessions import SessionStore
+from tests.postgres import CleanDatabase
 from tests.unit.store.samples import new_session, report
 
 MakeSession = Callable[..., Awaitable[ComputeSession]]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest) -> str:
+    """A migrated database of each kind: the store's tests are its contract with both."""
+    if request.param == "sqlite":
+        return str(request.getfixturevalue("sqlite_url"))
+    clean: CleanDatabase = request.getfixturevalue("clean_postgres")
+    return clean()
 
 
 @pytest.fixture

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from traitlets import TraitError
 
-from backendai_jupyter.errors import Unavailable
+from backendai_jupyter.config import BackendAI
+from backendai_jupyter.errors import BackendError, Unavailable
 from backendai_jupyter.store.engine import Database, name_of
 from backendai_jupyter.store.tables import users
 from tests.unit.store.samples import add_user
+
+
+@pytest.fixture
+def url(sqlite_url: str) -> str:
+    return sqlite_url
 
 
 async def names(database: Database) -> list[str]:
@@ -38,51 +46,6 @@ async def test_a_file_that_others_could_read_is_closed_to_them(url: str, tmp_pat
     path.chmod(0o644)
     await (await Database.open(url)).close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-
-
-async def test_an_error_undoes_the_whole_transaction(database: Database) -> None:
-    with pytest.raises(KeyError):
-        async with database.write() as conn:
-            values = {"id": "1", "name": "ann", "created_at": 1.0}
-            await conn.execute(sa.insert(users).values(**values))
-            raise KeyError("later")
-    assert await names(database) == []
-
-
-async def test_a_cancelled_write_leaves_nothing_behind(database: Database) -> None:
-    entered = asyncio.Event()
-
-    async def write_and_hang() -> None:
-        async with database.write() as conn:
-            values = {"id": "1", "name": "ann", "created_at": 1.0}
-            await conn.execute(sa.insert(users).values(**values))
-            entered.set()
-            await asyncio.Event().wait()
-
-    task = asyncio.create_task(write_and_hang())
-    await entered.wait()
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    await add_user(database, "bob")
-    assert await names(database) == ["bob"]
-
-
-async def test_writes_cancelled_at_any_point_leave_the_database_usable(database: Database) -> None:
-    for turn in range(40):
-        task = asyncio.create_task(add_user(database, f"user {turn}"))
-        await asyncio.wait({task}, timeout=turn / 20_000)  # a little further each time
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-    await add_user(database, "last")
-    assert "last" in await names(database)
-
-
-async def test_a_reader_does_not_wait_for_a_writer(database: Database) -> None:
-    async with database.write() as conn:
-        values = {"id": "1", "name": "ann", "created_at": 1.0}
-        await conn.execute(sa.insert(users).values(**values))
-        assert await asyncio.wait_for(names(database), 5) == []
-    assert await names(database) == ["ann"]
 
 
 async def test_a_read_connection_cannot_write(database: Database) -> None:
@@ -134,12 +97,31 @@ async def test_a_wrong_statement_is_not_taken_for_an_outage(database: Database) 
             await conn.execute(sa.text("SELECT * FROM no_such_table"))
 
 
-async def test_closing_twice_is_harmless(url: str) -> None:
-    database = await Database.open(url)
-    await database.close()
-    await database.close()
+@pytest.mark.parametrize(
+    "url", ["postgres://u:hush@h/d", "mysql://u:hush@h/d", "sqlite:///x?p=hush", "hush"]
+)
+def test_another_kind_of_database_is_refused_by_the_name_of_the_setting(url: str) -> None:
+    with pytest.raises(TraitError, match=r"BackendAI\.database_url: must begin with") as refused:
+        BackendAI(database_url=url)
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:hush@h:port/d", "postgresql+psycopg://"])
+async def test_a_url_that_is_none_is_refused_without_being_shown(url: str) -> None:
+    with pytest.raises(BackendError) as refused:
+        await Database.open(BackendAI(database_url=url).database_url)
+    assert "database_url" in str(refused.value)
+    assert "hush" not in str(refused.value)
+
+
+def test_psycopg_is_loaded_only_for_postgresql() -> None:
+    program = "import sys, backendai_jupyter.store.migrate; sys.exit('psycopg' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_a_message_never_shows_the_password() -> None:
     url = sa.make_url("postgresql+psycopg://ann:hush@db.example/backendai?password=hush")
+    assert "hush" not in name_of(url)
+    by_service = sa.make_url("postgresql+psycopg:///?service=prod&passfile=/etc/pgpass")
+    assert name_of(by_service) == "postgresql+psycopg:///?service=prod"
     assert name_of(url) == "postgresql+psycopg://ann:***@db.example/backendai"

@@ -16,7 +16,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from backendai_jupyter.domain.records import Viewer
-from backendai_jupyter.errors import Conflict
+from backendai_jupyter.errors import WrongSchema
 from backendai_jupyter.store import migrate
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.tables import metadata
@@ -26,6 +26,11 @@ TABLES = set(metadata.tables) | {"alembic_version"}
 NOT_IN_PARENTHESES = re.compile(r",(?![^()]*\))")
 UPGRADE = "import asyncio, sys; from backendai_jupyter.store.migrate import upgrade; "
 UPGRADE += "asyncio.run(upgrade(sys.argv[1]))"
+
+
+@pytest.fixture
+def url(sqlite_url: str) -> str:
+    return sqlite_url
 
 
 def tables_of(path: Path) -> set[str]:
@@ -122,7 +127,7 @@ async def test_a_database_from_the_future_is_refused(url: str) -> None:
     async with database.write() as conn:
         await conn.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     await database.close()
-    with pytest.raises(Conflict, match="9999"):
+    with pytest.raises(WrongSchema, match="9999"):
         await migrate.upgrade(url)
 
 
