@@ -102,6 +102,13 @@ class OneKernelActionHandler(DomainErrors, KernelActionHandler):
 class JupyterSessionsHandler(EndsWithItsClient, SessionRootHandler):
     @web.authenticated
     @authorized
+    async def get(self) -> None:
+        """List the Jupyter sessions, whichever servers of the cluster run their kernels."""
+        await catch_up(self.kernel_manager)
+        await ensure_async(super().get())
+
+    @web.authenticated
+    @authorized
     async def post(self) -> None:
         """Start a Jupyter session; its notebook's metadata is read for ``backendai`` too."""
         body = self.get_json_body() or {}

@@ -108,6 +108,23 @@ async def test_a_kernel_shut_down_through_one_is_gone_from_the_other_at_once(
     assert programs(pair.agent) == []
 
 
+async def test_a_notebook_has_one_kernel_at_both(pair: Pair) -> None:
+    wanted = {"kernel": {"name": "backendai-python"}, "type": "notebook"}
+    wanted |= {"path": "data/nb.ipynb", "name": "nb.ipynb"}
+    made = await pair.one.post("api/sessions", json=wanted)
+    assert made.status_code == 201, (made.text, pair.one.log)
+    session, kernel_id = made.json()["id"], made.json()["kernel"]["id"]
+    (shown,) = (await pair.other.get("api/sessions")).json()
+    assert (shown["id"], shown["kernel"]["id"]) == (session, kernel_id)
+    again = await pair.other.post("api/sessions", json=wanted)
+    assert (again.json()["id"], again.json()["kernel"]["id"]) == (session, kernel_id)
+    assert await run(pair.other, kernel_id, "print(1)") == "1\n"
+    assert (await pair.other.delete(f"api/sessions/{session}")).status_code == 204
+    for server in (pair.one, pair.other):
+        assert (await server.get("api/sessions")).json() == []
+        assert await listed(server) == []
+
+
 async def test_a_restart_through_one_is_no_death_for_the_other(pair: Pair, kernel: str) -> None:
     await run(pair.one, kernel, "x = 1")
     async with KernelClient.open(pair.one.url, pair.one.token, kernel) as client:
