@@ -51,6 +51,8 @@ class Adoption:
             kernel_id = notice.jupyter_kernel_id
             if kernel_id is None:
                 continue
+            if not notice.starting:
+                self._starting.pop(kernel_id, None)
             known = self._kernels_known().get(kernel_id) == notice.session_id
             if known and _is_over(notice):
                 self._task(f"drop {kernel_id}", self._kernels.drop(kernel_id))

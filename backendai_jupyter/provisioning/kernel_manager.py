@@ -226,6 +226,8 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):
             return
         manager.provisioner.leave()
         await manager.abort_restart()
+        if kernel_id not in self:
+            return  # somebody else has done it meanwhile
         manager.tell_end()
         if self._kernels.get(kernel_id) is manager:  # nobody listened yet
             self._handle_kernel_died(kernel_id)

@@ -24,7 +24,14 @@ from backendai_jupyter.domain.records import Viewer
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.states import FINAL, Status
 from backendai_jupyter.domain.wire import Connection
-from backendai_jupyter.errors import Conflict, InvalidInput, LostRace, NotFound, TimedOut
+from backendai_jupyter.errors import (
+    Cancelled,
+    Conflict,
+    InvalidInput,
+    LostRace,
+    NotFound,
+    TimedOut,
+)
 from backendai_jupyter.manager.board import Notice
 from backendai_jupyter.manager.sessions import Request
 from backendai_jupyter.manager.survivors import Survivor
@@ -61,6 +68,7 @@ class BackendAIProvisioner(KernelProvisionerBase):
         self._ended = True  # no program of ours is known to be there
         self._expected = False  # its end was asked for through us
         self._failed = False  # its last start
+        self._left = False
         self._end_seen: tuple[int, float] = (0, 0.0)  # generation that has ended, since when
 
     @property
@@ -111,9 +119,9 @@ class BackendAIProvisioner(KernelProvisionerBase):
             argv=(*self.kernel_spec.argv, *extra_arguments),
             defaults=defaults,
             layers=layers,
-            env=self._kernel_environment(environ, backend),
+            env={**_passed_through(environ, backend), **self.kernel_spec.env},
             contents_path=None if server is None else server.directory,
-            host_dir=self._host_dir(cwd, backend) if server is None else None,
+            host_dir=_host_dir(cwd, backend) if server is None else None,
             notebook=None if server is None else server.notebook,
             kernel_id=self.kernel_id,
             for_server=server is not None,
@@ -239,7 +247,7 @@ class BackendAIProvisioner(KernelProvisionerBase):
     def leave(self) -> None:
         """Let the session go on without this kernel manager, for the next server."""
         self._backend = None
-        self._ended = True
+        self._ended = self._left = True
 
     async def get_provisioner_info(self) -> dict[str, Any]:
         info: dict[str, Any] = await super().get_provisioner_info()
@@ -310,6 +318,8 @@ class BackendAIProvisioner(KernelProvisionerBase):
         return not self.follow(notice.generation) or notice.exit_code is not None
 
     async def _get_backend(self) -> Backend:
+        if self._left:  # and whoever restarts it has not noticed
+            raise Cancelled("The kernel is not this server's to start any more.")
         if self._backend is None:
             self._backend = await BACKENDS.acquire(self.config)
         return self._backend
@@ -330,18 +340,17 @@ class BackendAIProvisioner(KernelProvisionerBase):
         if self.parent is not None:
             self.parent.reason = reason
 
-    def _kernel_environment(self, environ: Mapping[str, str], backend: Backend) -> dict[str, str]:
-        """Return the kernelspec's variables and those the administrator lets through."""
-        allowed = backend.settings.env_passthrough
-        env = {name: environ[name] for name in allowed if name in environ}
-        if self.kernel_spec is not None:
-            env.update(self.kernel_spec.env)
-        return env
 
-    def _host_dir(self, cwd: str | None, backend: Backend) -> Path | None:
-        if not backend.settings.mount_working_directory:
-            return None
-        return Path(cwd or ".").resolve()
+def _passed_through(environ: Mapping[str, str], backend: Backend) -> dict[str, str]:
+    """Return the variables that the administrator lets through."""
+    allowed = backend.settings.env_passthrough
+    return {name: environ[name] for name in allowed if name in environ}
+
+
+def _host_dir(cwd: str | None, backend: Backend) -> Path | None:
+    if not backend.settings.mount_working_directory:
+        return None
+    return Path(cwd or ".").resolve()
 
 
 def _batch_layers() -> list[Options]:

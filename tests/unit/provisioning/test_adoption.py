@@ -16,7 +16,7 @@ from traitlets.config import LoggingConfigurable
 from backendai_jupyter.config import BackendAI
 from backendai_jupyter.domain.records import SYSTEM, ComputeSession
 from backendai_jupyter.domain.states import Status
-from backendai_jupyter.errors import Unavailable
+from backendai_jupyter.errors import Cancelled, Unavailable
 from backendai_jupyter.manager.manager import Manager
 from backendai_jupyter.manager.survivors import Survivor
 from backendai_jupyter.provisioning import provisioner as provisioner_module
@@ -225,6 +225,17 @@ async def test_whoever_restarts_a_program_that_is_gone_already_hurts_no_other(
     assert (await machine.until(kernel, Status.RUNNING)).main.generation == 2
     cast("Owner", provisioner.parent).shutting_down = False
     assert await provisioner.poll() is None
+
+
+async def test_what_was_dropped_is_not_started_again_here(
+    server: Server, machine: OneMachine, kernel: ComputeSession
+) -> None:
+    await server.adoption.catch_up()
+    provisioner = server.kernels.provisioner(kernel.id)
+    provisioner.leave()
+    with pytest.raises(Cancelled):
+        await provisioner.launch_kernel([])
+    assert (await machine.until(kernel, Status.RUNNING)).main.generation == 1
 
 
 async def test_an_end_that_looks_wanted_is_left_to_whoever_wants_it_for_a_while(
