@@ -12,6 +12,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+Period = float | Callable[[], float]  # in seconds; one that may change is a function
+
 
 async def race(*runners: Coroutine[Any, Any, T]) -> T:
     """Return the result (or raise the error) of the first to end; the others are cancelled."""
@@ -53,7 +55,7 @@ class Loop:
         name: str,
         step: Callable[[], Awaitable[None]],
         *,
-        period_s: float,
+        period_s: Period,
         max_backoff_s: float = 30.0,
         expected: tuple[type[Exception], ...] = (),
     ) -> None:
@@ -88,9 +90,10 @@ class Loop:
             delay_s = min(0.1 * 2**self.failures, self._max_backoff_s)
             await asyncio.sleep(delay_s)
             return
+        period_s = self._period_s() if callable(self._period_s) else self._period_s
         with contextlib.suppress(TimeoutError):
             # Not wait_for: until Python 3.12 it can swallow a cancellation.
-            async with asyncio.timeout(self._period_s):
+            async with asyncio.timeout(period_s):
                 await self._wake.wait()
 
 

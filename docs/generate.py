@@ -178,7 +178,8 @@ def _setting(section: type[Configurable], name: str, trait: TraitType[Any, Any])
         kind = "One of " + ", ".join(f"`{value}`" for value in trait.values or ())
     # A default that is worked out is described by the text.
     default = "" if "Default:" in text else f"; default `{trait.default_value_repr()}`"
-    yield f"{kind}{default}.\n"
+    shared = "; may be shared" if trait.metadata.get("shared") else ""
+    yield f"{kind}{default}{shared}.\n"
     yield f"{text}\n".replace("``", "`")
 
 

@@ -17,6 +17,7 @@ from types import TracebackType
 
 from backendai_jupyter.store.migrate import upgrade
 from tests.helpers import eventually
+from tests.postgres import PrivatePostgres
 from tests.server import RunningServer, private_directories
 from tests.services import EtcdServer, RedisServer
 
@@ -104,7 +105,7 @@ class Cluster:
         self.secret.touch(mode=0o600)
         self.secret.write_text(secrets.token_hex(32))
         self.vfroot = self.root / "vfroot"
-        self.database_url = f"sqlite+aiosqlite:///{self.root / 'shared.sqlite'}"
+        self.postgres = PrivatePostgres()
         self.agents: list[AgentProcess] = []
         self.servers: list[RunningServer] = []
         self._agent_lost_s = agent_lost_s
@@ -115,7 +116,10 @@ class Cluster:
         self._stack.callback(shutil.rmtree, self.root, ignore_errors=True)
         for service in (self.etcd, self.redis):
             self._stack.callback(service.kill)
-        await asyncio.gather(self.etcd.up(), self.redis.up(), upgrade(self.database_url))
+        self._stack.callback(self.postgres.remove)
+        await asyncio.to_thread(self.postgres.make)
+        await asyncio.gather(self.etcd.up(), self.redis.up(), self.postgres.start())
+        await upgrade(self.postgres.url)
         return self
 
     async def __aexit__(
@@ -155,7 +159,7 @@ class Cluster:
         number = len(self.servers) + 1
         settings = {
             **self._stores(),
-            "database_url": self.database_url,
+            "database_url": self.postgres.url,
             "vfolder_hosts": {"local": str(self.vfroot)},
             "agent_lost_s": self._agent_lost_s,
             **traits,

@@ -18,7 +18,7 @@ from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.wire import AgentReport, Assignment, Image
 from backendai_jupyter.errors import BackendError, RelayFailed
 from backendai_jupyter.storage.hosts import VFolderHost, read_markers
-from backendai_jupyter.supervisor import Loop, Supervisor
+from backendai_jupyter.supervisor import Loop, Period, Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +37,14 @@ class Agent:
         self,
         agent_id: str,
         *,
-        capacity: Slots,
+        capacity: Callable[[], Slots],
         cluster: ClusterStore,
         live: LiveStore,
         sealer: Sealer,
         tools: Tools,
         supervisor: Supervisor,
-        heartbeat_s: float,
         hosts: Mapping[str, VFolderHost],
+        notes: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
         self.agent_id = agent_id
         self._capacity = capacity
@@ -53,16 +53,17 @@ class Agent:
         self._sealer = sealer
         self._tools = tools
         self._supervisor = supervisor
-        self._heartbeat_s = heartbeat_s
+        self._settings = tools.settings
         self._hosts = hosts
+        self._notes = notes
         self._markers: dict[str, str] = {}  # of the hosts that are mounted here
         self._workers: dict[str, KernelWorker] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # of the workers
         self._images: dict[str, Image] = {}
         self._revision = 0
-        self._report_loop = _loop("report", self._publish, heartbeat_s)
-        self._full_pass_loop = _loop("full pass", self._full_pass, heartbeat_s)
-        self._relay_loop = _loop("relay", self._tend_relay, heartbeat_s)
+        self._report_loop = _loop("report", self._publish, self._heartbeat_s)
+        self._full_pass_loop = _loop("full pass", self._full_pass, self._heartbeat_s)
+        self._relay_loop = _loop("relay", self._tend_relay, self._heartbeat_s)
         self._relay_is_lost = False
         self._is_leaving = False
 
@@ -100,6 +101,11 @@ class Agent:
         """Take note that the relay process has ended; it is started again soon."""
         self._relay_is_lost = True
         self._relay_loop.poke()
+
+    def settings_changed(self) -> None:
+        """Take note of settings that are others now, and report what follows from them."""
+        for loop in (self._report_loop, self._full_pass_loop, self._relay_loop):
+            loop.poke()
 
     def look_for_images(self) -> None:
         """Read the runtimes' images again soon, e.g. after one was built."""
@@ -222,19 +228,22 @@ class Agent:
             agent_id=self.agent_id,
             revision=self._revision,
             version=__version__,
-            capacity=self._capacity,
+            capacity=self._capacity(),
+            resource_group=self._settings.resource_group,
             images=tuple(self._images.values()),
             vfolder_hosts=self._markers,
             kernels=tuple(worker.report() for worker in self._workers.values()),
-            notes=_notes(self._tools.runtimes),
+            notes=(*_notes(self._tools.runtimes), *self._notes()),
         )
-        await self._live.put(
-            keys.report(self.agent_id), report.model_dump_json(), ttl_s=4 * self._heartbeat_s
-        )
+        ttl_s = 4 * self._heartbeat_s()
+        await self._live.put(keys.report(self.agent_id), report.model_dump_json(), ttl_s=ttl_s)
         await self._live.publish(keys.REPORT_HINTS, self.agent_id)
 
+    def _heartbeat_s(self) -> float:
+        return self._settings.heartbeat_s
 
-def _loop(name: str, step: Callable[[], Awaitable[None]], period_s: float) -> Loop:
+
+def _loop(name: str, step: Callable[[], Awaitable[None]], period_s: Period) -> Loop:
     """A loop that says in a line what is wrong with the node, an engine or the relay."""
     return Loop(f"agent {name}", step, period_s=period_s, expected=(BackendError, OSError))
 

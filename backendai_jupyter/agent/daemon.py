@@ -10,6 +10,7 @@ from backendai_jupyter.agent.equipment import Equipment, wants_docker
 from backendai_jupyter.agent.home import open_home
 from backendai_jupyter.agent.registration import Registration
 from backendai_jupyter.cluster.seal import Sealer
+from backendai_jupyter.cluster.shared_config import SharedConfig, agent_scopes
 from backendai_jupyter.cluster.stores import open_stores
 from backendai_jupyter.config import BackendAIAgent
 from backendai_jupyter.supervisor import Supervisor
@@ -34,6 +35,8 @@ async def serve(settings: BackendAIAgent, stop: asyncio.Event) -> None:
         )
         registration = Registration(cluster, settings.agent_id, home.node)
         await registration.check()
+        shared = SharedConfig(cluster, settings, agent_scopes(settings))
+        await shared.read()
         equipment = Equipment(
             settings, home.site, use_docker=await wants_docker(settings), leaves_kernels=True
         )
@@ -42,10 +45,16 @@ async def serve(settings: BackendAIAgent, stop: asyncio.Event) -> None:
         supervisor = Supervisor()
         stack.push_async_callback(supervisor.close)
         agent = equipment.agent(
-            cluster=cluster, live=live, sealer=sealer, supervisor=supervisor, hosts=hosts
+            cluster=cluster,
+            live=live,
+            sealer=sealer,
+            supervisor=supervisor,
+            hosts=hosts,
+            notes=shared.notes,
         )
         supervisor.task("registration", registration.run())
         await agent.start()
+        supervisor.task("shared configuration", shared.follow(agent.settings_changed))
         log.info("agent %s is ready", settings.agent_id)
         await stop.wait()
         log.info("agent %s stops; its kernels go on", settings.agent_id)

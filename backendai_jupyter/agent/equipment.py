@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from backendai_jupyter.agent.runtime.process import ProcessRuntime
 from backendai_jupyter.cluster.protocols import ClusterStore, LiveStore
 from backendai_jupyter.cluster.seal import Sealer
 from backendai_jupyter.config import BackendAIAgent
-from backendai_jupyter.domain.resources import parse_size
+from backendai_jupyter.domain.resources import Slots, parse_size
 from backendai_jupyter.errors import Unavailable
 from backendai_jupyter.points import reached
 from backendai_jupyter.storage.hosts import VFolderHost
@@ -88,8 +88,12 @@ class Equipment:
         sealer: Sealer,
         supervisor: Supervisor,
         hosts: Mapping[str, VFolderHost],
+        notes: Callable[[], tuple[str, ...]] = tuple,
     ) -> Agent:
-        """Return the agent that works with all this; start it once this is open."""
+        """Return the agent that works with all this; start it once this is open.
+
+        ``notes`` are what it reports beside those of its runtimes.
+        """
         settings, site = self._settings, self._site
         uid, gid = kernel_identity(settings.kernel_uid)
         tools = Tools(
@@ -97,25 +101,26 @@ class Equipment:
             runtimes={runtime.name: runtime for runtime in self.runtimes},
             relay=self.relay,
             ask=kernel_info,
-            answer_timeout_s=settings.answer_timeout_s,
-            stop_grace_s=settings.stop_grace_s,
-            journal_bytes=parse_size(settings.journal_size),
+            settings=settings,
         )
         self._agent = Agent(
             site.agent_id,
-            capacity=measure_capacity(
-                cpu_overcommit=settings.cpu_overcommit,
-                mem_reserve_bytes=parse_size(settings.mem_reserve),
-            ),
+            capacity=self._capacity,
             cluster=cluster,
             live=live,
             sealer=sealer,
             tools=tools,
             supervisor=supervisor,
-            heartbeat_s=settings.heartbeat_s,
             hosts=hosts,
+            notes=notes,
         )
         return self._agent
+
+    def _capacity(self) -> Slots:
+        return measure_capacity(
+            cpu_overcommit=self._settings.cpu_overcommit,
+            mem_reserve_bytes=parse_size(self._settings.mem_reserve),
+        )
 
     async def _open(self, runtime: KernelRuntime) -> None:
         await runtime.open()
@@ -154,8 +159,8 @@ def _runtimes(settings: BackendAIAgent, site: Site, use_docker: bool) -> list[Ke
                 cluster_id=site.cluster_id,
                 url=settings.docker_url or None,
                 network=settings.docker_network,
-                pids_limit=settings.pids_limit,
-                call_timeout_s=settings.engine_timeout_s,
+                pids_limit=lambda: settings.pids_limit,
+                call_timeout_s=lambda: settings.engine_timeout_s,
             )
         )
     if settings.runtime != "docker":

@@ -22,6 +22,7 @@ from backendai_jupyter.agent.node import Node
 from backendai_jupyter.agent.relay.client import Endpoint
 from backendai_jupyter.agent.relay.layout import ipc_connection
 from backendai_jupyter.agent.runtime.base import ContainerSpec, KernelRuntime
+from backendai_jupyter.config import BackendAIAgent
 from backendai_jupyter.domain.exits import explain_exit, with_last_lines
 from backendai_jupyter.domain.wire import Assignment, Connection, Exit, ExitReason, Image
 from backendai_jupyter.errors import BackendError, LaunchFailed, RuntimeFailed
@@ -31,7 +32,6 @@ from backendai_jupyter.supervisor import race
 log = logging.getLogger(__name__)
 
 LOG_TAIL_BYTES = 16 * 1024
-JOURNAL_BYTES = 256 << 20
 _SOCKET_PREFIX = "s"  # sockets are RUN_DIR/s-1 .. s-5
 _CONNECTION_FILE = "connection.json"
 _OUTPUT_FILE = Path(__file__).with_name("kernel_output.py")  # see decision 016
@@ -69,9 +69,7 @@ class Tools:
     runtimes: Mapping[str, KernelRuntime]
     relay: Relay
     ask: Callable[..., Coroutine[Any, Any, Any]]  # kernel_info of agent/relay/probe.py
-    answer_timeout_s: float
-    stop_grace_s: float  # between SIGTERM and SIGKILL
-    journal_bytes: int = JOURNAL_BYTES  # what each kernel's journal may hold
+    settings: BackendAIAgent  # which may change at any time
 
 
 @dataclass(slots=True)
@@ -136,7 +134,7 @@ class Channels:
             str(prefix),
             launch.key,
             journal=tools.node.journal_dir(launch.kernel_id),
-            journal_bytes=tools.journal_bytes,
+            journal_bytes=tools.settings.journal_bytes,
             endpoint=launch.endpoint,
         )
 
@@ -186,7 +184,7 @@ class Container:
 
     async def undo(self, kernel_id: str, tools: Tools) -> None:
         for runtime in tools.runtimes.values():
-            await runtime.stop(kernel_id, grace_s=tools.stop_grace_s)
+            await runtime.stop(kernel_id, grace_s=tools.settings.stop_grace_s)
 
 
 class Answer:
@@ -198,7 +196,7 @@ class Answer:
         assert launch.endpoint is not None
         connection = launch.endpoint.connection_from_here(launch.key)
         await race(
-            tools.ask(connection, timeout_s=tools.answer_timeout_s),
+            tools.ask(connection, timeout_s=tools.settings.answer_timeout_s),
             _trouble(launch, tools),
         )
 

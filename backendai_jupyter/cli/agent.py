@@ -8,7 +8,7 @@ import click
 
 from backendai_jupyter.cli.api import connect
 from backendai_jupyter.cli.output import json_option, plain, print_json, print_table, share_text
-from backendai_jupyter.web.models import AgentList
+from backendai_jupyter.web.models import Agent, AgentList
 
 
 @click.group()
@@ -33,23 +33,31 @@ def ls(as_json: bool) -> None:
 
 @agent.command()
 @click.argument("agent_id", metavar="ID")
-def drain(agent_id: str) -> None:
+@json_option
+def drain(agent_id: str, as_json: bool) -> None:
     """Let nothing new start on an agent; what runs there goes on."""
-    asyncio.run(_drain(agent_id, is_drained=True))
-    click.echo(f"{agent_id} is drained: what runs there goes on, and nothing new starts.")
+    found = asyncio.run(_drain(agent_id, is_drained=True))
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(f"{agent_id} is drained: what runs there goes on, and nothing new starts.")
 
 
 @agent.command()
 @click.argument("agent_id", metavar="ID")
-def undrain(agent_id: str) -> None:
+@json_option
+def undrain(agent_id: str, as_json: bool) -> None:
     """Let kernels start on an agent again."""
-    asyncio.run(_drain(agent_id, is_drained=False))
-    click.echo(f"{agent_id} takes kernels again.")
+    found = asyncio.run(_drain(agent_id, is_drained=False))
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(f"{agent_id} takes kernels again.")
 
 
-async def _drain(agent_id: str, *, is_drained: bool) -> None:
+async def _drain(agent_id: str, *, is_drained: bool) -> Agent:
     async with connect() as api:
-        await api.drain(agent_id, is_drained=is_drained)
+        return await api.drain(agent_id, is_drained=is_drained)
 
 
 async def _list() -> AgentList:

@@ -11,6 +11,7 @@ from backendai_jupyter.cli.server import ServerApi, find_server
 from backendai_jupyter.config import load_files
 from backendai_jupyter.errors import InvalidInput, NotFound
 from backendai_jupyter.web.models import (
+    Agent,
     AgentList,
     ImageList,
     SessionDetail,
@@ -36,7 +37,7 @@ class Api(Protocol):
 
     async def agents(self) -> AgentList: ...
 
-    async def drain(self, agent_id: str, *, is_drained: bool) -> None: ...
+    async def drain(self, agent_id: str, *, is_drained: bool) -> Agent: ...
 
     async def images(self) -> ImageList: ...
 

@@ -15,8 +15,8 @@ from backendai_jupyter.agent.runtime.kernel_dir import KernelDir
 from backendai_jupyter.errors import Conflict
 from backendai_jupyter.provisioning.backend import Backend
 from backendai_jupyter.provisioning.instance import facts_of
-from backendai_jupyter.web.models import AgentList, ImageList
-from backendai_jupyter.web.queries import read_agents, read_images
+from backendai_jupyter.web.models import Agent, AgentList, ImageList
+from backendai_jupyter.web.queries import drain_agent, read_agents, read_images
 
 _GONE_TIMEOUT_S = 30.0
 
@@ -24,6 +24,11 @@ _GONE_TIMEOUT_S = 30.0
 async def agents(config: Config) -> AgentList:
     async with _backend(config) as backend:
         return await backend.call(read_agents(backend.manager))
+
+
+async def drain(config: Config, agent_id: str, *, is_drained: bool) -> Agent:
+    async with _backend(config) as backend:
+        return await backend.call(drain_agent(backend.manager, agent_id, is_drained=is_drained))
 
 
 async def images(config: Config) -> ImageList:

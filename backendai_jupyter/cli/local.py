@@ -14,10 +14,10 @@ from backendai_jupyter.config import BackendAI
 from backendai_jupyter.domain.records import Viewer
 from backendai_jupyter.domain.states import FINAL
 from backendai_jupyter.provisioning.instance import is_at_work
-from backendai_jupyter.store.agents import AgentStore
 from backendai_jupyter.store.sessions import SessionStore
 from backendai_jupyter.web.models import (
     END_REASON,
+    Agent,
     AgentList,
     ImageList,
     SessionDetail,
@@ -79,9 +79,9 @@ class LocalApi:
         answer: AgentList = await _embedded().agents(self._config)
         return answer
 
-    async def drain(self, agent_id: str, *, is_drained: bool) -> None:
-        database, _ = await self._database.open()
-        await AgentStore(database).set_drained(agent_id, is_drained)
+    async def drain(self, agent_id: str, *, is_drained: bool) -> Agent:
+        answer: Agent = await _embedded().drain(self._config, agent_id, is_drained=is_drained)
+        return answer
 
     async def images(self) -> ImageList:
         answer: ImageList = await _embedded().images(self._config)

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from backendai_jupyter.agent.launch import JOURNAL_BYTES
 from backendai_jupyter.agent.node import measure_capacity
 from backendai_jupyter.agent.relay.client import RelayClient
 from backendai_jupyter.agent.runtime.bubblewrap import find_bubblewrap
@@ -108,7 +107,7 @@ async def relay(settings: Settings) -> Found:
                 prefix,
                 secrets.token_hex(16),
                 journal=directory / "journal",
-                journal_bytes=JOURNAL_BYTES,
+                journal_bytes=settings.agent.journal_bytes,
             )
             await client.close_kernel("doctor")
         finally:

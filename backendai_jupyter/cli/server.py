@@ -22,6 +22,7 @@ from pydantic import BaseModel, ValidationError
 from backendai_jupyter.cli.local import LocalApi
 from backendai_jupyter.errors import BackendError, Conflict, NotFound, Refused, Unavailable
 from backendai_jupyter.web.models import (
+    Agent,
     AgentChange,
     AgentList,
     ImageList,
@@ -159,9 +160,9 @@ class ServerApi:
     async def agents(self) -> AgentList:
         return parsed(AgentList, await self._server.ask("GET", "agents"))
 
-    async def drain(self, agent_id: str, *, is_drained: bool) -> None:
-        change = AgentChange(is_drained=is_drained)
-        await self._server.ask("PATCH", f"agents/{quote(agent_id, safe='')}", body=change)
+    async def drain(self, agent_id: str, *, is_drained: bool) -> Agent:
+        change, path = AgentChange(is_drained=is_drained), f"agents/{quote(agent_id, safe='')}"
+        return parsed(Agent, await self._server.ask("PATCH", path, body=change))
 
     async def images(self) -> ImageList:
         return parsed(ImageList, await self._server.ask("GET", "images"))

@@ -13,7 +13,7 @@ from typing import Any
 from pyetcd import etcdrpc
 
 from backendai_jupyter.cluster.etcd_link import EtcdLink
-from backendai_jupyter.cluster.etcd_watch import EtcdWatch
+from backendai_jupyter.cluster.etcd_watch import EtcdWatch, text_of
 from backendai_jupyter.cluster.protocols import Change, Entry, Lease, Listing
 from backendai_jupyter.cluster.urls import EtcdAddress
 from backendai_jupyter.errors import Conflict, NotFound, Unavailable
@@ -183,8 +183,8 @@ class EtcdClusterStore:
         return f"{self._prefix}{key}".encode()
 
     def _entry(self, kv: Any) -> Entry:
-        key = kv.key[len(self._full("")) :].decode()
-        return Entry(key, kv.value.decode(), kv.mod_revision)
+        key = text_of(kv.key[len(self._full("")) :])
+        return Entry(key, text_of(kv.value), kv.mod_revision)
 
 
 class EtcdLease:

@@ -83,6 +83,11 @@ class EtcdWatch:
         return tuple(self._change(event) for event in answer.events)
 
     def _change(self, event: Any) -> Change:
-        key = event.kv.key[self._cut :].decode()
+        key = text_of(event.kv.key[self._cut :])
         is_put = event.type == event.PUT
-        return Change(key, event.kv.value.decode() if is_put else None, event.kv.mod_revision)
+        return Change(key, text_of(event.kv.value) if is_put else None, event.kv.mod_revision)
+
+
+def text_of(raw: bytes) -> str:
+    """Return what is stored; of bytes that others put there and are no text, their look."""
+    return raw.decode(errors="replace")

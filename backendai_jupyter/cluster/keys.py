@@ -9,6 +9,7 @@ CLUSTER_ID = "cluster"  # that of sessions whose assignments are in shared store
 ASSIGNMENTS = "assignments/"
 AGENTS = "agents/"  # one key per agent, written by the agent under a lease
 LEADER = "leader"  # the manager that decides for all
+SETTINGS = "config/"  # one key per scope and shared setting, written by administrators
 
 
 def assignments(agent_id: str) -> str:
@@ -22,6 +23,17 @@ def assignment(agent_id: str, kernel_id: str) -> str:
 
 def registration(agent_id: str) -> str:
     return f"{AGENTS}{agent_id}"
+
+
+def setting(scope: str, name: str) -> str:
+    """The key of a shared setting; ``scope`` is as ``cluster/shared_config.py`` has it."""
+    return f"{SETTINGS}{scope.replace(':', '/', 1)}/{name}"
+
+
+def scope_and_name(key: str) -> tuple[str, str]:
+    """Return what ``setting`` made the key of."""
+    scope, _, name = key.removeprefix(SETTINGS).rpartition("/")
+    return scope.replace("/", ":", 1), name
 
 
 # Live store

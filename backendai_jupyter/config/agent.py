@@ -17,7 +17,7 @@ from backendai_jupyter.errors import InvalidInput
 from backendai_jupyter.storage.hosts import VFolderHost, read_hosts
 
 MIN_JOURNAL_BYTES = 1 << 20
-_AGENT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+NODE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class BackendAIAgent(Configurable):
@@ -26,6 +26,12 @@ class BackendAIAgent(Configurable):
     agent_id = Unicode(
         help="""Name of this node in its cluster; every node has another.  Default: its host
         name.""",
+    ).tag(config=True)
+
+    resource_group = Unicode(
+        "default",
+        help="""Name of the resource group that this node belongs to.  Its agents share settings
+        that others do not have.""",
     ).tag(config=True)
 
     etcd_url = Unicode(
@@ -91,25 +97,29 @@ class BackendAIAgent(Configurable):
 
     cpu_overcommit = Float(
         8.0,
+        min=0.01,
+        max=1000.0,
         help="""How many ``cpu`` slots a processor core offers.  Notebooks idle most of the
         time; larger lets more kernels in, smaller gives each one more certainty.""",
-    ).tag(config=True)
+    ).tag(config=True, shared=True)
 
     mem_reserve = Unicode(
         "1g",
         help="""Memory of the node that is not offered to kernels, e.g. ``2g``.""",
-    ).tag(config=True)
+    ).tag(config=True, shared=True)
 
     journal_size = Unicode(
         "256m",
         help="""Disk space for the output of one kernel that nobody has read yet, at least
         ``1m``.  When it is full the oldest output goes, and a line in the output says so.""",
-    ).tag(config=True)
+    ).tag(config=True, shared=True)
 
     pids_limit = Int(
         1024,
+        min=1,
+        max=1 << 22,
         help="""Processes and threads that one kernel may have.""",
-    ).tag(config=True)
+    ).tag(config=True, shared=True)
 
     kernel_uid = Int(
         1000,
@@ -119,26 +129,33 @@ class BackendAIAgent(Configurable):
 
     answer_timeout_s = Float(
         60.0,
+        min=0.1,
         help="""Seconds that a started kernel program may take until its first answer.  See
         ``BackendAI.start_timeouts`` for all of a start.""",
-    ).tag(config=True)
+    ).tag(config=True, shared=True)
 
     engine_timeout_s = Float(
         60.0,
+        min=0.1,
+        max=3600.0,
         help="""Seconds that the Docker engine may take for one answer.  Larger bears with an
         engine under heavy load; smaller notices sooner that one hangs.""",
-    ).tag(config=True)
+    ).tag(config=True, shared=True)
 
     stop_grace_s = Float(
         2.0,
+        min=0.0,
+        max=3600.0,
         help="""Seconds between SIGTERM and SIGKILL when a kernel is ended by force.""",
-    ).tag(config=True)
+    ).tag(config=True, shared=True)
 
     heartbeat_s = Float(
         3.0,
+        min=0.05,
+        max=600.0,
         help="""Seconds between reports when nothing changes.  An agent that is silent for four
         of them counts as lost.""",
-    ).tag(config=True)
+    ).tag(config=True, shared=True)
 
     @default("agent_id")
     def _host_name(self) -> str:
@@ -156,11 +173,12 @@ class BackendAIAgent(Configurable):
     def _leaves_room_for_sockets(self, proposal: Any) -> str:
         return checked_for_sockets("BackendAIAgent.runtime_dir", proposal.value)
 
-    @validate("agent_id")
+    @validate("agent_id", "resource_group")
     def _is_a_name(self, proposal: Any) -> str:
-        if not _AGENT_ID.fullmatch(proposal.value):
+        if not NODE_NAME.fullmatch(proposal.value):
             raise TraitError(
-                "BackendAIAgent.agent_id may have letters, digits, '.', '_' and '-', at most 64"
+                f"BackendAIAgent.{proposal.trait.name} may have letters, digits, '.', '_' and '-', "
+                "at most 64"
             )
         return str(proposal.value)
 
@@ -175,6 +193,11 @@ class BackendAIAgent(Configurable):
             raise InvalidInput("BackendAIAgent.etcd_url", "an agent needs the cluster's etcd")
         if not self.vfolder_hosts:
             raise InvalidInput("BackendAIAgent.vfolder_hosts", "an agent needs at least one")
+
+    @property
+    def journal_bytes(self) -> int:
+        """``journal_size`` as a number."""
+        return parse_size(self.journal_size)
 
     def hosts(self) -> dict[str, VFolderHost]:
         """Return the vfolder hosts of this node; raises ``InvalidInput``."""

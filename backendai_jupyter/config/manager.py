@@ -57,10 +57,11 @@ class BackendAI(Configurable):
 
     agent_lost_s = Float(
         60.0,
+        min=1.0,
         help="""Seconds after which the kernels of an agent that is neither in etcd nor in Redis
         any more count as lost, and end.  Larger lets kernels survive a longer cut of the
         network; smaller gives their room back sooner.""",
-    ).tag(config=True)
+    ).tag(config=True, shared=True)
 
     vfolder_hosts = Dict(
         Unicode(),
@@ -76,19 +77,22 @@ class BackendAI(Configurable):
 
     full_pass_s = Float(
         2.0,
+        min=0.05,
+        max=600.0,
         help="""Seconds between full passes of the scheduler, reconciler and observer.
 
         Hints normally wake them within milliseconds; this bounds the delay when one is lost,
         or when another process on this machine made the change.  Smaller reacts sooner and
         costs a few queries per pass.""",
-    ).tag(config=True)
+    ).tag(config=True, shared=True)
 
     restart_grace_s = Float(
         15.0,
+        min=0.0,
         help="""Seconds that a kernel whose program ended keeps its place, so that its owner
         (JupyterLab does it by itself within 3 seconds) can start it again.  Larger holds the
         slots of dead kernels longer.""",
-    ).tag(config=True)
+    ).tag(config=True, shared=True)
 
     # All time-outs that a user can meet are the three that follow, and of the agent
     # ``answer_timeout_s`` and ``engine_timeout_s``.
@@ -103,19 +107,22 @@ class BackendAI(Configurable):
         ``CREATING`` (making the container, and its first answer) 90, ``RESTARTING`` (all of a
         restart in place) 120.  Where ``BackendAIAgent.answer_timeout_s`` is raised,
         ``CREATING`` and ``RESTARTING`` must be too.""",
-    ).tag(config=True)
+    ).tag(config=True, shared=True)
 
     start_timeout_s = Float(
         0.0,
+        min=0.0,
         help="""Seconds after which a start that is not finished is given up, in whichever status
         it is, waiting for room included.  0 leaves it to ``start_timeouts``.""",
-    ).tag(config=True)
+    ).tag(config=True, shared=True)
 
     end_timeout_s = Float(
         20.0,
+        min=0.0,
+        max=3600.0,
         help="""Seconds that a shutdown waits until nothing of its kernel is left.  What takes
         longer is ended in the background.""",
-    ).tag(config=True)
+    ).tag(config=True, shared=True)
 
     end_kernels_with_server = Bool(
         False,
@@ -128,19 +135,19 @@ class BackendAI(Configurable):
         False,
         help="""Whether kernels that would run outside of any agent, as plain processes of the
         server, are hidden.""",
-    ).tag(config=True)
+    ).tag(config=True, shared=True)
 
     env_passthrough = List(
         Unicode(),
         help="""Names of variables of the server's environment that kernels receive.  Nothing
         else of it reaches them.""",
-    ).tag(config=True)
+    ).tag(config=True, shared=True)
 
     mount_working_directory = Bool(
         True,
         help="""Whether a batch run (nbclient, papermill) that starts outside of all virtual
         folders shows its working directory to the kernel, as a local kernel would see it.""",
-    ).tag(config=True)
+    ).tag(config=True, shared=True)
 
     @default("data_dir")
     def _below_jupyter_data(self) -> str:

@@ -138,10 +138,11 @@ class AgentReport(Record):
     revision: int
     version: str
     capacity: WireSlots
+    resource_group: str = "default"
     images: tuple[Image, ...] = ()
     vfolder_hosts: dict[str, str] = Field(default_factory=dict)  # marker's id, by name of the host
     kernels: tuple[KernelReport, ...] = ()
-    notes: tuple[str, ...] = ()  # what this node cannot enforce, in words
+    notes: tuple[str, ...] = ()  # what this node cannot enforce, or was told wrongly, in words
 
 
 class JournalDoor(Record):

@@ -39,7 +39,7 @@ class Deadlines:
         board: Board,
         sessions: SessionStore,
         *,
-        limits: StartLimits,
+        limits: Callable[[], StartLimits],
         changed: Callable[[], None],
         now: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
@@ -56,8 +56,9 @@ class Deadlines:
         """One pass over all kernels that are on their way up."""
         starting = self._board.starting()
         self._look(starting)
+        limits = self._limits()
         for notice in starting:
-            ending = self._over(notice)
+            ending = self._over(notice, limits)
             if ending is not None:
                 await self._give_up(notice, ending)
 
@@ -71,10 +72,10 @@ class Deadlines:
                 seen = _Seen(notice.status, now, seen.begun)
             self._seen[key] = seen
 
-    def _over(self, notice: Notice) -> Exit | None:
+    def _over(self, notice: Notice, limits: StartLimits) -> Exit | None:
         """Return the certificate of a start that has taken too long."""
         seen, now = self._seen[notice.kernel_id, notice.generation], self._clock()
-        limit_s, total_s = self._limits.of(notice.status), self._limits.total_s
+        limit_s, total_s = limits.of(notice.status), limits.total_s
         if limit_s and now - seen.since >= limit_s:
             return _certificate(notice, limit_s, in_all=False)
         if total_s and now - seen.begun >= total_s:

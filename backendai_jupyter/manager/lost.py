@@ -35,7 +35,7 @@ class LostAgents:
         cluster: ClusterStore,
         sessions: SessionStore,
         board: Board,
-        after_s: float,
+        after_s: Callable[[], float],
         moved: Callable[[], None],
         now: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
@@ -61,15 +61,15 @@ class LostAgents:
         alive |= self._board.reports.keys()
         kernels = _by_agent(await self._sessions.live(self._cluster_id))
         since = {agent: self._missing.get(agent, self._clock()) for agent in kernels.keys() - alive}
-        self._missing = since
+        self._missing, after_s = since, self._after_s()
         for agent_id, missing_since in since.items():
-            if self._clock() - missing_since >= self._after_s:
-                await self._end(agent_id, kernels[agent_id])
+            if self._clock() - missing_since >= after_s:
+                await self._end(agent_id, kernels[agent_id], after_s)
 
-    async def _end(self, agent_id: str, kernels: list[Kernel]) -> None:
+    async def _end(self, agent_id: str, kernels: list[Kernel], after_s: float) -> None:
         message = (
             f"The agent {agent_id} was lost: nothing was heard of it for "
-            f"{self._after_s:g} seconds. What the kernel had in memory is gone."
+            f"{after_s:g} seconds. What the kernel had in memory is gone."
         )
         log.error("agent %s is lost, and with it %d kernels", agent_id, len(kernels))
         for kernel in kernels:

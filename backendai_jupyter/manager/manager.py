@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.protocols import ClusterStore, LiveStore
 from backendai_jupyter.cluster.seal import Sealer
-from backendai_jupyter.domain.progress import StartLimits
+from backendai_jupyter.config import BackendAI
 from backendai_jupyter.domain.records import SYSTEM, ComputeSession, User, Viewer
 from backendai_jupyter.errors import Unavailable
 from backendai_jupyter.manager.board import Board
@@ -29,7 +28,7 @@ from backendai_jupyter.store.presets import PresetStore
 from backendai_jupyter.store.sessions import SessionStore
 from backendai_jupyter.store.users import UserStore
 from backendai_jupyter.store.vfolders import VFolderStore
-from backendai_jupyter.supervisor import Loop, Supervisor
+from backendai_jupyter.supervisor import Loop, Period, Supervisor
 
 _DEADLINES_PASS_S = 1.0
 _LOST_PASS_S = 1.0
@@ -38,23 +37,12 @@ _MAX_BACKOFF_S = 5.0
 _TIDY_PASS_S = 300.0  # only for what a killed manager left half done
 
 
-@dataclass(frozen=True, slots=True)
-class Times:
-    """How long what may take; see the traits of these names."""
-
-    full_pass_s: float
-    restart_grace_s: float
-    end_timeout_s: float
-    agent_lost_s: float
-    start_limits: StartLimits
-
-
 class Manager:
     """Requests go down (scheduler, reconciler), reports come up (observer).
 
     Each loop is woken by whoever has work for it, in whichever manager, and passes over
     everything each ``full_pass_s`` seconds in any case.  What must be decided by one, the
-    manager does that ``leads``.
+    manager does that ``leads``.  ``settings`` may change at any time.
     """
 
     def __init__(
@@ -69,7 +57,7 @@ class Manager:
         hosts: Mapping[str, VFolderHost],
         default_host: str,
         kernel_ids: tuple[int, int],
-        times: Times,
+        settings: BackendAI,
         leads: Callable[[], bool] = lambda: True,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -92,21 +80,21 @@ class Manager:
             changed=self._folders_changed,
         )
         self._live = live
-        self._times = times
+        self._settings = settings
         self._supervisor = supervisor
         self._now = now
         scheduler = self._make_scheduler()
-        self._reconciler = self._make_reconciler(cluster, times.restart_grace_s)
+        self._reconciler = self._make_reconciler(cluster)
         self._observer = self._make_observer(sealer, self._reconciler)
-        self._schedule = self._led("scheduler", scheduler.step, times.full_pass_s)
-        self._reconcile = _loop("reconciler", self._reconciler.step, times.full_pass_s)
-        self._observe = _loop("observer", self._observer.step, times.full_pass_s)
+        self._schedule = self._led("scheduler", scheduler.step, self._full_pass_s)
+        self._reconcile = _loop("reconciler", self._reconciler.step, self._full_pass_s)
+        self._observe = _loop("observer", self._observer.step, self._full_pass_s)
         self._tell_others = _loop("hints to managers", self._hint, _HINT_PASS_S)
         self.sessions = self._make_sessions(scheduler)
         self._deadlines = Deadlines(
-            self.board, self._store, limits=times.start_limits, changed=self._asked_for, now=now
+            self.board, self._store, limits=settings.start_limits, changed=self._asked_for, now=now
         )
-        self._lost_agents = self._make_lost_agents(cluster, times.agent_lost_s)
+        self._lost_agents = self._make_lost_agents(cluster)
 
     async def prepare(self) -> None:
         """Write the assignments of the kernels that a manager before this one had started."""
@@ -124,9 +112,7 @@ class Manager:
         self._supervisor.loop(self._led("deadlines", self._deadlines.step, _DEADLINES_PASS_S))
         self._supervisor.loop(self._led("lost agents", self._lost_agents.step, _LOST_PASS_S))
         self._supervisor.loop(self._led("folders", self.vfolders.tidy, _TIDY_PASS_S))
-        self._supervisor.loop(
-            _loop("doubtful", self.sessions.end_doubtful, self._times.full_pass_s)
-        )
+        self._supervisor.loop(_loop("doubtful", self.sessions.end_doubtful, self._full_pass_s))
         self._supervisor.loop(_loop("report hints", self._follow_reports, 0))
         self._supervisor.loop(_loop("hints of managers", self._follow_rows, 0))
 
@@ -134,6 +120,11 @@ class Manager:
         """Take note that this manager leads, or does no longer."""
         self._lost_agents.forget()
         self._schedule.poke()
+
+    def settings_changed(self) -> None:
+        """Take note of settings that are others now: none waits any longer by the old ones."""
+        for loop in (self._observe, self._schedule, self._reconcile):
+            loop.poke()
 
     @property
     def viewer(self) -> Viewer:
@@ -166,13 +157,13 @@ class Manager:
             now=self._now,
         )
 
-    def _make_reconciler(self, cluster: ClusterStore, restart_grace_s: float) -> Reconciler:
+    def _make_reconciler(self, cluster: ClusterStore) -> Reconciler:
         return Reconciler(
             self.cluster_id,
             cluster=cluster,
             sessions=self._store,
             board=self.board,
-            restart_grace_s=restart_grace_s,
+            restart_grace_s=lambda: self._settings.restart_grace_s,
             released=lambda: self._observe.poke(),
             again=lambda: self._reconcile.poke(),
             now=self._now,
@@ -191,13 +182,13 @@ class Manager:
             now=self._now,
         )
 
-    def _make_lost_agents(self, cluster: ClusterStore, after_s: float) -> LostAgents:
+    def _make_lost_agents(self, cluster: ClusterStore) -> LostAgents:
         return LostAgents(
             self.cluster_id,
             cluster=cluster,
             sessions=self._store,
             board=self.board,
-            after_s=after_s,
+            after_s=lambda: self._settings.agent_lost_s,
             moved=self._rows_moved,
             now=self._now,
         )
@@ -241,7 +232,10 @@ class Manager:
         self._schedule.poke()
         self._tell_others.poke()
 
-    def _led(self, name: str, step: Callable[[], Awaitable[None]], period_s: float) -> Loop:
+    def _full_pass_s(self) -> float:
+        return self._settings.full_pass_s
+
+    def _led(self, name: str, step: Callable[[], Awaitable[None]], period_s: Period) -> Loop:
         """A loop of the manager that leads."""
 
         async def step_if_leading() -> None:
@@ -273,10 +267,10 @@ class Manager:
             await self.sessions.terminate(session.id, SYSTEM, reason=reason)
         for session in await self.live():
             for kernel in session.kernels:
-                await self.sessions.until_gone(kernel.id, timeout_s=self._times.end_timeout_s)
+                await self.sessions.until_gone(kernel.id, timeout_s=self._settings.end_timeout_s)
 
 
-def _loop(name: str, step: Callable[[], Awaitable[None]], period_s: float) -> Loop:
+def _loop(name: str, step: Callable[[], Awaitable[None]], period_s: Period) -> Loop:
     """A loop that says in a line that the database is away, and soon sees that it is back."""
     return Loop(
         name, step, period_s=period_s, max_backoff_s=_MAX_BACKOFF_S, expected=(Unavailable,)

@@ -30,7 +30,7 @@ class Reconciler:
         cluster: ClusterStore,
         sessions: SessionStore,
         board: Board,
-        restart_grace_s: float,
+        restart_grace_s: Callable[[], float],
         released: Callable[[], None],
         again: Callable[[], None],
         now: Callable[[], float],
@@ -102,7 +102,7 @@ class Reconciler:
         if not ended:
             return False
         since = self._ended.setdefault((kernel.id, kernel.generation), self._clock())
-        if self._clock() - since < self._restart_grace_s:
+        if self._clock() - since < self._restart_grace_s():
             return False
         try:
             await self._sessions.move(

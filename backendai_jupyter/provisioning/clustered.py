@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.leadership import Leadership
 from backendai_jupyter.cluster.seal import Sealer
+from backendai_jupyter.cluster.shared_config import SharedConfig, manager_scopes
 from backendai_jupyter.cluster.stores import open_stores
 from backendai_jupyter.config import BackendAI, BackendAIAgent
 from backendai_jupyter.errors import InvalidInput
@@ -44,6 +45,8 @@ class Clustered:
         cluster, live = await self._opened.enter_async_context(
             open_stores(settings.etcd_url, settings.redis_url)
         )
+        shared = SharedConfig(cluster, settings, manager_scopes())
+        await shared.read()
         await make_ready(settings.database_url)
         database = await Database.open(settings.database_url)
         self._opened.push_async_callback(database.close)
@@ -67,6 +70,7 @@ class Clustered:
         )
         await manager.start()
         supervisor.task("leadership", leadership.run())
+        supervisor.task("shared configuration", shared.follow(manager.settings_changed))
         return manager
 
     async def close(self) -> None:

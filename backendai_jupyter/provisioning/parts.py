@@ -9,7 +9,7 @@ from backendai_jupyter.agent.node import kernel_identity
 from backendai_jupyter.cluster.protocols import ClusterStore, LiveStore
 from backendai_jupyter.cluster.seal import Sealer
 from backendai_jupyter.config import BackendAI, BackendAIAgent
-from backendai_jupyter.manager.manager import Manager, Times
+from backendai_jupyter.manager.manager import Manager
 from backendai_jupyter.storage.hosts import VFolderHost
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.supervisor import Supervisor
@@ -47,12 +47,6 @@ def make_manager(
         hosts=hosts,
         default_host=settings.default_vfolder_host,
         kernel_ids=kernel_identity(agent_settings.kernel_uid),
-        times=Times(
-            full_pass_s=settings.full_pass_s,
-            restart_grace_s=settings.restart_grace_s,
-            end_timeout_s=settings.end_timeout_s,
-            agent_lost_s=settings.agent_lost_s,
-            start_limits=settings.start_limits(),
-        ),
+        settings=settings,
         leads=leads,
     )

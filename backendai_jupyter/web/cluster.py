@@ -7,6 +7,7 @@ from tornado import web
 
 from backendai_jupyter.web.base import BackendHandler
 from backendai_jupyter.web.models import (
+    Agent,
     AgentChange,
     AgentList,
     ImageList,
@@ -16,7 +17,7 @@ from backendai_jupyter.web.models import (
     presets_of,
 )
 from backendai_jupyter.web.operation import operation
-from backendai_jupyter.web.queries import read_agents, read_images
+from backendai_jupyter.web.queries import drain_agent, read_agents, read_images
 
 
 class AgentsHandler(BackendHandler):
@@ -31,10 +32,10 @@ class AgentsHandler(BackendHandler):
 class AgentHandler(BackendHandler):
     @web.authenticated
     @authorized
-    @operation(returns=None, body=AgentChange)
-    async def patch(self, agent_id: str, body: AgentChange) -> None:
+    @operation(returns=Agent, body=AgentChange)
+    async def patch(self, agent_id: str, body: AgentChange) -> Agent:
         """Drain an agent, so that nothing new starts there, or let it take kernels again."""
-        await self.ask(self.manager.drain(agent_id, is_drained=body.is_drained))
+        return await self.ask(drain_agent(self.manager, agent_id, is_drained=body.is_drained))
 
 
 class ImagesHandler(BackendHandler):

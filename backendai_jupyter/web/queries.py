@@ -5,6 +5,7 @@ from __future__ import annotations
 from backendai_jupyter.domain.records import Viewer
 from backendai_jupyter.manager.manager import Manager
 from backendai_jupyter.web.models import (
+    Agent,
     AgentList,
     ImageList,
     SessionDetail,
@@ -17,6 +18,12 @@ from backendai_jupyter.web.models import (
 
 async def read_agents(manager: Manager) -> AgentList:
     return agents_of(await manager.agents.list(), manager.board.reports)
+
+
+async def drain_agent(manager: Manager, agent_id: str, *, is_drained: bool) -> Agent:
+    await manager.drain(agent_id, is_drained=is_drained)
+    (agent,) = agents_of([await manager.agents.get(agent_id)], manager.board.reports).root
+    return agent
 
 
 async def read_images(manager: Manager) -> ImageList:

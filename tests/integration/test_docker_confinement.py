@@ -60,7 +60,7 @@ async def look_around(engine: PrivateEngine, root: Path, **options: Any) -> dict
 
 @pytest.fixture
 async def facts(engine: PrivateEngine, short_tmp_path: Path) -> dict[str, Any]:
-    return await look_around(engine, short_tmp_path, pids_limit=77)
+    return await look_around(engine, short_tmp_path, pids_limit=lambda: 77)
 
 
 async def test_a_kernel_is_an_unprivileged_user_who_can_gain_nothing(facts: dict[str, Any]) -> None:

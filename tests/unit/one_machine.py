@@ -13,12 +13,12 @@ from backendai_jupyter.agent.launch import Tools
 from backendai_jupyter.agent.node import Node
 from backendai_jupyter.cluster.memory import MemoryClusterStore, MemoryLiveStore
 from backendai_jupyter.cluster.seal import Sealer
-from backendai_jupyter.config import BackendAI
+from backendai_jupyter.config import BackendAI, BackendAIAgent
 from backendai_jupyter.domain.options import Options
 from backendai_jupyter.domain.records import SYSTEM, ComputeSession
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.states import FINAL, Status
-from backendai_jupyter.manager.manager import Manager, Times
+from backendai_jupyter.manager.manager import Manager
 from backendai_jupyter.manager.sessions import Request
 from backendai_jupyter.manager.survivors import Survivor, survivors
 from backendai_jupyter.storage.hosts import VFolderHost
@@ -70,7 +70,9 @@ class OneMachine:
         self._cluster: MemoryClusterStore
         self._live: MemoryLiveStore
         self._sealer = Sealer()
-        self._grace_s = restart_grace_s
+        self.settings = BackendAI(
+            full_pass_s=PASS_S, restart_grace_s=restart_grace_s, end_timeout_s=10.0
+        )
         self._host = VFolderHost("local", path / "vfolders")
         self._supervisor: Supervisor | None = None
 
@@ -80,7 +82,7 @@ class OneMachine:
         self.database = await Database.open(self._url)
         self._cluster, self._live = self._cluster_type(), self._live_type()
         self.agent = self._make_agent(self._cluster, self._live, self._sealer)
-        self.manager = self._make_manager(PASS_S)
+        self.manager = self._make_manager(self.settings)
         await self.manager.prepare()
         await self.agent.start()
         await self.manager.start()
@@ -88,11 +90,12 @@ class OneMachine:
 
     async def another_manager(self, *, full_pass_s: float = PASS_S) -> Manager:
         """Start one over the same stores; it ends with the first."""
-        other = self._make_manager(full_pass_s)
+        settings = BackendAI(full_pass_s=full_pass_s, end_timeout_s=10.0)
+        other = self._make_manager(settings)
         await other.start()
         return other
 
-    def _make_manager(self, full_pass_s: float) -> Manager:
+    def _make_manager(self, settings: BackendAI) -> Manager:
         assert self._supervisor is not None
         return Manager(
             "here",
@@ -104,13 +107,7 @@ class OneMachine:
             hosts={"local": self._host},
             default_host="local",
             kernel_ids=(os.getuid(), os.getgid()),
-            times=Times(
-                full_pass_s=full_pass_s,
-                restart_grace_s=self._grace_s,
-                end_timeout_s=10.0,
-                agent_lost_s=60.0,
-                start_limits=BackendAI().start_limits(),
-            ),
+            settings=settings,
             now=self.clock,
         )
 
@@ -129,18 +126,16 @@ class OneMachine:
             {self.runtime.name: self.runtime},
             self.relay,
             self.ask,  # type: ignore[arg-type]
-            answer_timeout_s=60,
-            stop_grace_s=0,
+            BackendAIAgent(stop_grace_s=0, heartbeat_s=PASS_S),
         )
         return Agent(
             "a",
-            capacity=Slots({"cpu": Decimal(CPUS), "mem": 64 << 30}),
+            capacity=lambda: Slots({"cpu": Decimal(CPUS), "mem": 64 << 30}),
             cluster=cluster,
             live=live,
             sealer=sealer,
             tools=tools,
             supervisor=self._supervisor,
-            heartbeat_s=PASS_S,
             hosts={"local": self._host},
         )
 

@@ -134,6 +134,15 @@ async def test_a_program_that_nobody_starts_again_ends_its_session_with_its_reas
     assert await machine.has_nothing()
 
 
+async def test_a_setting_that_changes_holds_for_what_already_waits(start: Start) -> None:
+    machine = await start(restart_grace_s=600)
+    session = await machine.started()
+    machine.runtime.die(session.id, 1)
+    await machine.until(session, Status.RESTARTING)
+    machine.settings.restart_grace_s = 0
+    await machine.until_over(session)
+
+
 @pytest.mark.parametrize("ask_for_all", [True, False], ids=["while it waits", "while it starts"])
 async def test_whoever_waits_for_a_start_is_told_that_it_was_cancelled(
     start: Start, ask_for_all: bool

@@ -23,6 +23,21 @@ class Flaky:
             raise self._error
 
 
+async def test_a_period_may_change_while_the_loop_runs() -> None:
+    steps, period_s, supervisor = 0, 600.0, Supervisor()
+
+    async def step() -> None:
+        nonlocal steps
+        steps += 1
+
+    loop = supervisor.loop(Loop("steady", step, period_s=lambda: period_s))
+    await eventually(lambda: steps == 1)
+    period_s = 0.01
+    loop.poke()
+    await eventually(lambda: steps > 4)
+    await supervisor.close()
+
+
 @pytest.mark.parametrize(
     ("error", "with_traceback"),
     [

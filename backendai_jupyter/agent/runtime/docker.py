@@ -77,8 +77,8 @@ class DockerRuntime:
         cluster_id: str,
         url: str | None = None,
         network: str = "bridge",
-        pids_limit: int = 512,
-        call_timeout_s: float = CALL_TIMEOUT_S,
+        pids_limit: Callable[[], int] = lambda: 512,
+        call_timeout_s: Callable[[], float] = lambda: CALL_TIMEOUT_S,
     ) -> None:
         self._agent_id = agent_id
         self._cluster_id = cluster_id
@@ -156,6 +156,8 @@ class DockerRuntime:
             raise RuntimeFailed("The Docker runtime is not open.")
 
         def work() -> T:
+            if self._client is not None:
+                self._client.timeout = self._call_timeout_s()  # it may be another one by now
             with in_words(doing, self._url):
                 return blocking()
 
@@ -164,7 +166,7 @@ class DockerRuntime:
     # What follows blocks, and runs on the threads.
 
     def _connect(self) -> dict[str, Any]:
-        self._client = connect(self._url, connections=MAX_CALLS, timeout_s=self._call_timeout_s)
+        self._client = connect(self._url, connections=MAX_CALLS, timeout_s=self._call_timeout_s())
         info: dict[str, Any] = self._client.info()
         return info
 
@@ -194,7 +196,7 @@ class DockerRuntime:
             agent_id=self._agent_id,
             cluster_id=self._cluster_id,
             network=self._network,
-            pids_limit=self._pids_limit,
+            pids_limit=self._pids_limit(),
             with_init=self._with_init,
         )
         try:

@@ -16,6 +16,7 @@ from backendai_jupyter.agent.node import Node
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.memory import MemoryClusterStore, MemoryLiveStore
 from backendai_jupyter.cluster.seal import Sealer
+from backendai_jupyter.config import BackendAIAgent
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.wire import (
     AgentReport,
@@ -55,17 +56,19 @@ class OneNode:
         self.supervisor = Supervisor()
         self.host = VFolderHost("nfs", tmp_path / "nfs")
         self.node = Node(tmp_path / "run", tmp_path / "scratch", os.getuid(), os.getgid())
-        tools = Tools(self.node, {runtime.name: runtime}, self.relay, ask, 60, 0)  # type: ignore[arg-type]
+        self.cpus, self.notes = 1, ("as it is",)
+        self.settings = BackendAIAgent(stop_grace_s=0, heartbeat_s=0.2)
+        tools = Tools(self.node, {runtime.name: runtime}, self.relay, ask, self.settings)  # type: ignore[arg-type]
         self.agent = Agent(
             "a",
-            capacity=Slots({"cpu": 1}),
+            capacity=lambda: Slots({"cpu": self.cpus}),
             cluster=self.cluster,
             live=self.live,
             sealer=self.sealer,
             tools=tools,
             supervisor=self.supervisor,
             hosts={"nfs": self.host},
-            heartbeat_s=0.2,
+            notes=lambda: self.notes,
         )
 
     async def assign(self, *, generation: int = 1, **fields: object) -> None:
@@ -140,6 +143,21 @@ async def test_a_report_says_which_hosts_are_mounted_and_follows_them(start: Sta
         return (await node.report()).vfolder_hosts
 
     assert await eventually(told) == {"nfs": node.host.marker()}
+
+
+async def test_settings_that_change_show_in_the_report_at_once(start: Start) -> None:
+    node = await start()
+    node.settings.heartbeat_s = 600
+    node.agent.settings_changed()
+    node.cpus, node.notes = 2, ("as it was told",)
+    node.agent.settings_changed()
+
+    async def told() -> bool:
+        report = await node.report()
+        return (report.capacity, report.notes) == (Slots({"cpu": 2}), ("as it was told",))
+
+    await eventually(told)
+    assert (await node.report()).resource_group == "default"
 
 
 async def test_an_assignment_becomes_a_running_kernel_and_then_nothing(start: Start) -> None:

@@ -13,6 +13,7 @@ from backendai_jupyter.domain.states import Status
 from backendai_jupyter.domain.wire import Exit, ExitReason
 from backendai_jupyter.errors import InvalidInput, NotFound
 from backendai_jupyter.web.models import (
+    Agent,
     AgentList,
     ImageList,
     SessionDetail,
@@ -46,7 +47,8 @@ class ApiOf:
     async def agents(self) -> AgentList:
         return AgentList([])
 
-    async def drain(self, agent_id: str, *, is_drained: bool) -> None: ...
+    async def drain(self, agent_id: str, *, is_drained: bool) -> Agent:
+        raise NotFound(agent_id)
 
     async def images(self) -> ImageList:
         return ImageList([])

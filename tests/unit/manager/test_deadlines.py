@@ -32,7 +32,7 @@ class Start:
         self.deadlines = Deadlines(
             self.board,
             self.store,
-            limits=limits,
+            limits=lambda: limits,
             changed=self._count,
             now=lambda: 1000.0,
             clock=lambda: self.clock,
