@@ -18,7 +18,7 @@ from jupyter_server.services.kernels.kernelmanager import MappingKernelManager
 
 from backendai_jupyter.domain.records import ComputeSession
 from backendai_jupyter.domain.states import FINAL, Status
-from backendai_jupyter.errors import Unavailable
+from backendai_jupyter.errors import TimedOut, Unavailable
 from backendai_jupyter.manager.board import Notice
 from backendai_jupyter.manager.shared import Shared, shared
 from backendai_jupyter.manager.survivors import Survivor
@@ -28,6 +28,8 @@ from backendai_jupyter.provisioning.glance import glance
 from backendai_jupyter.provisioning.kernel_manager import BackendAIMappingKernelManager
 from backendai_jupyter.provisioning.provisioner import BackendAIProvisioner
 from backendai_jupyter.provisioning.restore import request_of
+
+_KNOWN_S, _UNKNOWN_S = 1.0, 5.0  # for the rows of what there is an answer for, or none
 
 log = logging.getLogger(__name__)
 
@@ -65,11 +67,11 @@ class Adoption:
         While they cannot be read, what is known must do; ``Unavailable`` if that is nothing.
         """
         known = self._kernels_known()
-        manager = self._backend.manager
+        has_answer = kernel_id is None or kernel_id in self._kernels
         try:
-            found = await self._backend.call(shared(manager, manager.viewer, kernel_id=kernel_id))
+            found = await self._read(kernel_id, within_s=_KNOWN_S if has_answer else _UNKNOWN_S)
         except Unavailable:
-            if kernel_id is None or kernel_id in self._kernels:
+            if has_answer:
                 return
             raise
         self._remember_starting(found, kernel_id)
@@ -92,6 +94,16 @@ class Adoption:
         )
         await self._backend.call(ending)
         return True
+
+    async def _read(self, kernel_id: str | None, *, within_s: float) -> Shared:
+        manager = self._backend.manager
+        try:
+            async with asyncio.timeout(within_s):
+                return await self._backend.call(
+                    shared(manager, manager.viewer, kernel_id=kernel_id)
+                )
+        except TimeoutError:
+            raise TimedOut("The database does not say in time which kernels there are.") from None
 
     def _remember_starting(self, found: Shared, kernel_id: str | None) -> None:
         if kernel_id is None:

@@ -16,9 +16,10 @@ from traitlets.config import LoggingConfigurable
 from backendai_jupyter.config import BackendAI
 from backendai_jupyter.domain.records import SYSTEM, ComputeSession
 from backendai_jupyter.domain.states import Status
-from backendai_jupyter.errors import Cancelled, Unavailable
+from backendai_jupyter.errors import Cancelled, TimedOut, Unavailable
 from backendai_jupyter.manager.manager import Manager
 from backendai_jupyter.manager.survivors import Survivor
+from backendai_jupyter.provisioning import adoption as adoption_module
 from backendai_jupyter.provisioning import provisioner as provisioner_module
 from backendai_jupyter.provisioning.adoption import Adoption
 from backendai_jupyter.provisioning.backend import Backend
@@ -40,12 +41,15 @@ class BackendOnThisLoop:
     def __init__(self, manager: Manager) -> None:
         self.manager = manager
         self.settings = SimpleNamespace(in_cluster=True, end_timeout_s=BackendAI().end_timeout_s)
-        self.is_away = False
+        self.is_away = self.hangs = False
 
     async def call(self, work: Coroutine[Any, Any, T]) -> T:
         if self.is_away:
             work.close()
             raise Unavailable("The database does not answer.")
+        if self.hangs:
+            work.close()
+            await asyncio.Event().wait()
         return await work
 
 
@@ -190,6 +194,18 @@ async def test_while_the_rows_cannot_be_read_what_is_known_must_do(
     await server.adoption.catch_up(kernel.id)
     assert kernel.id in server.kernels
     with pytest.raises(Unavailable):
+        await server.adoption.catch_up("unknown")
+
+
+async def test_a_database_that_hangs_does_not_hold_up_what_is_known(
+    server: Server, kernel: ComputeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adoption_module, "_UNKNOWN_S", 0.1)
+    await server.adoption.catch_up()
+    server.backend.hangs = True
+    async with asyncio.timeout(3):
+        await server.adoption.catch_up(kernel.id)
+    with pytest.raises(TimedOut):
         await server.adoption.catch_up("unknown")
 
 
