@@ -61,6 +61,7 @@ class Loop:
     ) -> None:
         self.name = name
         self.failures = 0  # in a row
+        self.trouble = ""  # what the last step failed for, if it is of an expected kind
         self._step = step
         self._period_s = period_s
         self._max_backoff_s = max_backoff_s
@@ -76,9 +77,9 @@ class Loop:
             self._wake.clear()  # before the step: a poke during it is kept
             try:
                 await self._step()
-                self.failures = 0
+                self.failures, self.trouble = 0, ""
             except self._expected as error:
-                self.failures += 1
+                self.failures, self.trouble = self.failures + 1, str(error)
                 log.error("%s failed (%d in a row): %s", self.name, self.failures, error)
             except Exception:  # whatever it was, the loop must go on
                 self.failures += 1

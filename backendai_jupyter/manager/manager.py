@@ -142,6 +142,7 @@ class Manager:
             live=self._live,
             enqueued=self._enqueued,
             changed=self._asked_for,
+            trouble=self._trouble,
             now=self._now,
         )
 
@@ -192,6 +193,11 @@ class Manager:
             moved=self._rows_moved,
             now=self._now,
         )
+
+    def _trouble(self) -> str:
+        """Return what keeps a loop without which nothing starts from its work."""
+        loops = (self._observe, self._reconcile, self._schedule)
+        return next((loop.trouble.rstrip(".") for loop in loops if loop.trouble), "")
 
     async def _follow_reports(self) -> None:
         async with self._live.subscribe(keys.REPORT_HINTS) as hints:

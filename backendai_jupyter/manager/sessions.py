@@ -29,6 +29,7 @@ from backendai_jupyter.errors import (
     LostRace,
     NotFound,
     TimedOut,
+    Unavailable,
 )
 from backendai_jupyter.manager.board import Board, Notice
 from backendai_jupyter.manager.scheduler.placement import check_can_ever_fit
@@ -91,6 +92,7 @@ class Sessions:
         live: LiveStore,
         enqueued: Callable[[], None],
         changed: Callable[[], None],
+        trouble: Callable[[], str],
         now: Callable[[], float],
     ) -> None:
         self._cluster_id = cluster_id
@@ -102,15 +104,19 @@ class Sessions:
         self._live = live
         self._enqueued = enqueued
         self._changed = changed
+        self._trouble = trouble  # why nothing could start now; empty while all is well
         self._now = now
         self._in_doubt: set[str] = set()  # sessions that may exist, and nobody waits for
 
     async def enqueue(self, request: Request, viewer: Viewer) -> ComputeSession:
         """Accept a request: it is ``PENDING`` when this returns.
 
-        Raises ``InvalidInput`` naming the field, ``NeverFits`` naming the slot, or
-        ``NotFound`` for an image that no agent has; then nothing was written.
+        Raises ``InvalidInput`` naming the field, ``NeverFits`` naming the slot,
+        ``NotFound`` for an image that no agent has, or ``Unavailable`` naming a store of the
+        cluster that is away; then nothing was written.
         """
+        if trouble := self._trouble():
+            raise Unavailable(f"No kernel can start now, and those that run go on: {trouble}.")
         options = merge(request.layers)
         slots = await self._slots(request.defaults, options)
         candidates = await self._scheduler.candidates()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from tests.acceptance.kernel_client import KernelClient, printed
 from tests.certificates import Certificates, make_certificates
@@ -42,7 +43,7 @@ class Front:
         )
 
 
-@pytest.fixture(scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def front() -> AsyncIterator[Front]:
     async with Cluster() as cluster:
         await cluster.add_agent()
