@@ -14,6 +14,7 @@ from traitlets import TraitError
 from backendai_jupyter.config import BackendAI, BackendAIAgent
 from backendai_jupyter.contents.manager import VFolderContentsManager
 from backendai_jupyter.errors import BackendError
+from backendai_jupyter.provisioning.adoption import Adoption
 from backendai_jupyter.provisioning.backend import Backend
 from backendai_jupyter.provisioning.backends import BACKENDS
 from backendai_jupyter.provisioning.changes import Changes
@@ -79,6 +80,9 @@ class BackendAIExtension(ExtensionApp):
         manager = self.backend.manager
         loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined] # there is no other
         self.changes = self.settings["backendai_changes"] = Changes(manager.board, loop)
+        if self.backend.settings.in_cluster:
+            kernels.adoption = Adoption(self.backend, kernels)
+            self.changes.listen(kernels.adoption.look)  # first: what is dropped has not died
         self.changes.listen(Deaths(kernels).look)
         assert self.serverapp.event_logger is not None
         self.changes.listen(emitter(self.serverapp.event_logger, manager.viewer))

@@ -171,9 +171,9 @@ class Cluster:
         )
         server.root.mkdir()
         server.token = self._token
+        self.servers.append(server)
         self._stack.push_async_callback(server.close)
         await server.start()
-        self.servers.append(server)
         return server
 
     def _stores(self) -> dict[str, object]:
@@ -185,7 +185,7 @@ class Cluster:
 
     async def _end_kernels(self) -> None:
         """End what runs, as its owner would."""
-        for server in self.servers[:1]:
+        for server in [server for server in self.servers if server.url][:1]:
             answer = await server.get("api/kernels")
             for kernel in answer.json():
                 await server.delete(f"api/kernels/{kernel['id']}")

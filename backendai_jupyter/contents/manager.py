@@ -106,7 +106,7 @@ class VFolderContentsManager(Viewing, AsyncContentsManager):
             names = split(path)
             if not names:
                 return stat.S_IFDIR
-            found = await asyncio.to_thread(operations.status, await self.home(), names)
+            found = await asyncio.to_thread(operations.status, await self.home(names), names)
         except BackendError:
             return 0
         return stat.S_IFMT(found.st_mode)
@@ -124,7 +124,7 @@ class VFolderContentsManager(Viewing, AsyncContentsManager):
         names = split(path)
         if not names:
             self.forget()  # who looks at the list sees what another process has just made
-        home = await self.home()
+        home = await self.home(names)
         if is_hidden(names) and not self.allow_hidden:
             raise NotFound(f"There is no {path.strip('/')!r}.")
         if not names:
@@ -146,7 +146,7 @@ class VFolderContentsManager(Viewing, AsyncContentsManager):
         names = split(path)
         if is_hidden(names) and not self.allow_hidden:
             raise NotFound(f"There is no {path.strip('/')!r}.")
-        return await asyncio.to_thread(operations.open_file, await self.home(), names)
+        return await asyncio.to_thread(operations.open_file, await self.home(names), names)
 
     @viewed
     async def save(self, model: Model, path: str = "") -> Model:
@@ -162,7 +162,7 @@ class VFolderContentsManager(Viewing, AsyncContentsManager):
         path = "/".join(names)
         if chunk is None or chunk == 1:
             self.run_pre_save_hooks(model=model, path=path)
-        home = await self.home()
+        home = await self.home(names)
         if chunk is not None:
             saved = await self._save_chunk(home, model, names)
         else:
@@ -230,7 +230,7 @@ class VFolderContentsManager(Viewing, AsyncContentsManager):
             await self._manage(self.vfolders.trash(names[0], self.viewer))
             self.forget()
         else:
-            await asyncio.to_thread(operations.remove, await self.home(), names)
+            await asyncio.to_thread(operations.remove, await self.home(names), names)
 
     @viewed
     async def copy(self, from_path: str, to_path: str | None = None) -> Model:
@@ -285,7 +285,7 @@ class VFolderContentsManager(Viewing, AsyncContentsManager):
                 path = created.name
                 self.forget()
             else:
-                await asyncio.to_thread(operations.make_directory, await self.home(), names)
+                await asyncio.to_thread(operations.make_directory, await self.home(names), names)
             self.emit(data={"action": "save", "path": path})
         return await self.get(path, content=False)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 import unicodedata
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -91,14 +91,17 @@ class Viewing:
             return self.backend.call_blocking(self.vfolders.home(viewer))
         return self._seen.home
 
-    async def home(self) -> Home:
-        """Return the folders as the call in progress sees them."""
+    async def home(self, names: Sequence[str] = ()) -> Home:
+        """Return the folders as the call in progress sees them.
+
+        With the ``names`` of a path: no folder is missed that another process has just made.
+        """
         seen = _HOME.get()
         if seen:
             return seen[0]
         viewer, version = self.viewer, self.vfolders.version
         last = self._seen
-        if last is None or not last.is_current(viewer, version):
+        if last is None or not last.is_current(viewer, version) or not last.home.has(names):
             read = await self._manage(self.vfolders.home(viewer))
             last = self._seen = _Seen(read, viewer, version, time.monotonic())
         home = last.home

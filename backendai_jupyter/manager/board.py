@@ -8,6 +8,7 @@ the manager's event loop, ``follow`` included.
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class Notice:
     exit: Exit | None = None
     connection: Connection | None = None
     signal_seq: int = 0  # of the last signal delivered
+    signal_num: int = 0  # of the last signal asked for
     session_id: str = ""
     owner: str = ""
     jupyter_kernel_id: str | None = None  # what Jupyter calls it
@@ -59,6 +61,7 @@ class Notice:
             exit=_exit_of(kernel, seen),
             connection=connection,
             signal_seq=seen.signal_seq if seen else 0,
+            signal_num=kernel.signal_num,
             session_id=session.id,
             owner=session.owner,
             jupyter_kernel_id=session.jupyter_kernel_id,
@@ -80,6 +83,13 @@ class Notice:
         if self.generation == self.agent_generation and self.phase is Phase.EXITED:
             return self.exit.code if self.exit and self.exit.code is not None else 1
         return None
+
+    @property
+    def ended_as_if_asked(self) -> bool:
+        """Whether its program ended as one does whose end was asked for, be it to restart it."""
+        was_told = self.signal_num in {signal.SIGTERM, signal.SIGKILL}
+        code = self.exit_code
+        return code == 0 or (was_told and code == 128 + self.signal_num)
 
     @property
     def starting(self) -> bool:

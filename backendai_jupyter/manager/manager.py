@@ -77,7 +77,7 @@ class Manager:
             default_host=default_host,
             owner_ids=kernel_ids,
             now=now,
-            shown=lambda: self._reconcile.poke(),
+            changed=self._folders_changed,
         )
         self._live = live
         self._settings = settings
@@ -208,6 +208,7 @@ class Manager:
         async with self._live.subscribe(keys.ROW_HINTS) as hints:
             async for manager in hints:
                 if manager != self._name:
+                    self.vfolders.look_again()
                     self._schedule.poke()
                     self._reconcile.poke()
                     self._observe.poke()
@@ -224,6 +225,11 @@ class Manager:
         """What is wanted has changed: agents must be told, waiters must see it."""
         self._reconcile.poke()
         self._observe.poke()
+        self._tell_others.poke()
+
+    def _folders_changed(self) -> None:
+        """Kernels may have to show others; who lists them in another manager must see it."""
+        self._reconcile.poke()
         self._tell_others.poke()
 
     def _rows_moved(self) -> None:
@@ -249,9 +255,17 @@ class Manager:
         await self.agents.set_drained(agent_id, is_drained)
         self._enqueued()
 
-    async def live(self) -> tuple[ComputeSession, ...]:
+    async def live(
+        self, viewer: Viewer = SYSTEM, *, jupyter_kernel_id: str | None = None
+    ) -> tuple[ComputeSession, ...]:
         """Return the sessions of this cluster that have not ended, oldest first."""
-        return await self._store.live(self.cluster_id)
+        return await self._store.live(
+            self.cluster_id, viewer=viewer, jupyter_kernel_id=jupyter_kernel_id
+        )
+
+    async def observe(self) -> None:
+        """Let the board say what agents have reported up to now."""
+        await self._observer.step()
 
     async def end_all(self, *, reason: str) -> None:
         """End every session of this cluster and wait until nothing is left of them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -86,9 +87,14 @@ class Observer:
         self._released = released
         self._moved = moved
         self._now = now
+        self._passing = asyncio.Lock()  # so that the board never goes back
 
     async def step(self) -> None:
         """One pass over all reports and all live kernels of this cluster."""
+        async with self._passing:
+            await self._pass()
+
+    async def _pass(self) -> None:
         await self._read_reports()
         live = await self._sessions.live(self._cluster_id)
         found = {kernel.id: (session, kernel) for session in live for kernel in session.kernels}

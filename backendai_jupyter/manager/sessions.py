@@ -48,6 +48,7 @@ MINIMUM = Slots({"cpu": Decimal("0.001"), "mem": 64 * 1024**2})
 DEFAULT_GROUP = "default"
 _LOG_TIMEOUT_S = 5.0
 _SIGNAL_TIMEOUT_S = 3.0
+_OVER = FINAL | {Status.TERMINATING}
 _ENDED_BY_SOMEBODY = {Status.TERMINATING, Status.TERMINATED, Status.CANCELLED}
 _KERNEL_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -72,6 +73,7 @@ class Request:
     host_dir: Path | None = None
     notebook: str | None = None
     kernel_id: str | None = None  # wish; ignored if it was used before
+    for_server: bool = False  # else no server shows it: who asked ends it
     name: str = ""
 
 
@@ -141,7 +143,7 @@ class Sessions:
             mounts=mounts,
             shows_all=options.mounts is None,
             workdir=workdir,
-            jupyter_kernel_id=request.kernel_id,
+            jupyter_kernel_id=request.kernel_id if request.for_server else None,
         )
         session = await self._create(new, request.kernel_id)
         await reached("manager.session.written")
@@ -166,14 +168,35 @@ class Sessions:
             return notice.connection
         raise _why_not(notice)
 
-    async def restart(self, kernel_id: str, viewer: Viewer) -> int:
-        """Ask for a new program in the same place; returns its generation."""
-        generation = await self._store.restart(
-            kernel_id, viewer, by=viewer.user_id, now=self._now()
+    async def restart(self, kernel_id: str, viewer: Viewer, *, generation: int) -> int:
+        """Ask for a new program in the place of ``generation``; returns the new generation.
+
+        Raises ``LostRace`` where another manager has just done it.
+        """
+        raised = await self._store.restart(
+            kernel_id, viewer, generation=generation, by=viewer.user_id, now=self._now()
         )
         await reached("manager.generation.raised")
         self._changed()
-        return generation
+        return raised
+
+    async def until_restarted(self, kernel_id: str, *, after: int) -> tuple[int, Connection]:
+        """Wait for what another manager makes of a kernel in the place of generation ``after``.
+
+        Returns the generation that has answered, whether or not it still runs; else raises
+        what ``until_running`` does.
+        """
+
+        def settled(notice: Notice) -> bool:
+            if notice.generation <= after:
+                return notice.status in _OVER
+            return notice.running or notice.status in _OVER or notice.exit_code is not None
+
+        self._changed()  # this manager may not have heard of it
+        notice = await self._board.until(kernel_id, settled, timeout_s=None)
+        if notice.connection is None or notice.status in _OVER:
+            raise _why_not(notice)
+        return notice.generation, notice.connection
 
     async def signal(self, kernel_id: str, signum: int, viewer: Viewer) -> None:
         """Deliver a signal to the kernel program.

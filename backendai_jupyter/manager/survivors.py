@@ -34,7 +34,7 @@ async def survivors(manager: Manager, *, timeout_s: float) -> list[Survivor]:
     """
     found = []
     for session in await manager.live():
-        if _was_up(session):
+        if was_up(session):
             found.append(session)
         elif session.status is not Status.TERMINATING:
             await manager.sessions.terminate(session.id, SYSTEM, reason=_NEVER_STARTED)
@@ -54,7 +54,8 @@ async def _reach(manager: Manager, session: ComputeSession, timeout_s: float) ->
     return None if notice.connection is None else Survivor(session, notice.connection)
 
 
-def _was_up(session: ComputeSession) -> bool:
+def was_up(session: ComputeSession) -> bool:
+    """Whether its kernel has answered once, and has not been asked to end."""
     kernel = session.main
     known = kernel.status in (Status.RUNNING, Status.RESTARTING) or kernel.generation > 1
     return kernel.status in ASSIGNED and known

@@ -67,16 +67,16 @@ class VFolders:
         default_host: str,
         owner_ids: tuple[int, int],
         now: Callable[[], float],
-        shown: Callable[[], None] = lambda: None,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
-        """``shown`` is called when kernels are to show another folder than before."""
-        self.version = 0  # goes up with each change that is made through this object
+        """``changed`` is called when folders are, and kernels may have to show others."""
+        self.version = 0  # goes up with each change that this manager knows of
         self._store = store
         self.hosts = hosts
         self._default_host = default_host
         self._owner_ids = owner_ids
         self._now = now
-        self._shown = shown
+        self._tell = changed
 
     async def ensure_first(self, viewer: Viewer) -> None:
         """Give a new user one folder to start with."""
@@ -153,7 +153,7 @@ class VFolders:
         except BackendError:
             await asyncio.to_thread(path.rmdir)
             raise
-        self._changed(shown=True)
+        self._changed()
         return folder
 
     async def change(
@@ -180,7 +180,7 @@ class VFolders:
         """Take a folder out of the trash, by its id or by a name that is unique there."""
         folder = await self._trashed(ref, viewer)
         restored = await self._store.restore(folder.id, viewer, name=name)
-        self._changed(shown=True)
+        self._changed()
         return restored
 
     async def purge(self, ref: str, viewer: Viewer) -> None:
@@ -242,10 +242,13 @@ class VFolders:
             return mount_of(folder, MountOption(folder.name, name))
         return Mount(source=str(directory), target=str(HOME / name))
 
-    def _changed(self, *, shown: bool = False) -> None:
+    def look_again(self) -> None:
+        """Take note that another manager may have changed folders."""
         self.version += 1
-        if shown:
-            self._shown()
+
+    def _changed(self) -> None:
+        self.version += 1
+        self._tell()
 
     async def _trashed(self, ref: str, viewer: Viewer) -> VFolder:
         in_trash = await self._store.list(

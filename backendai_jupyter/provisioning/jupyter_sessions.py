@@ -17,6 +17,7 @@ from tornado import web
 
 from backendai_jupyter.domain.records import JupyterSession, Viewer
 from backendai_jupyter.errors import BackendError, InvalidInput, Unavailable
+from backendai_jupyter.provisioning.adoption import catch_up
 from backendai_jupyter.provisioning.backends import BACKENDS
 from backendai_jupyter.provisioning.kernelspecs import is_ours
 from backendai_jupyter.store.jupyter_sessions import JupyterSessionStore
@@ -162,11 +163,9 @@ class BackendAISessionManager(SessionManager):
         return None
 
     async def _has_kernel(self, kernel_id: str) -> bool:
-        """Whether this server manages a kernel.
-
-        All that is asked of a session asks here first: a kernel that another server has started
-        is to be registered here.
-        """
+        """Whether this server manages a kernel; that of another it does from now on."""
+        if kernel_id not in self.kernel_manager:
+            await catch_up(self.kernel_manager, kernel_id)
         return kernel_id in self.kernel_manager
 
     async def _model(self, session: JupyterSession) -> Model:

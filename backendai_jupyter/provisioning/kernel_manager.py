@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jupyter_client.kernelspec import NATIVE_KERNEL_NAME
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
@@ -27,11 +27,15 @@ from backendai_jupyter.manager.survivors import Survivor
 from backendai_jupyter.provisioning.activity import follow, journal_of
 from backendai_jupyter.provisioning.backend import Backend
 from backendai_jupyter.provisioning.backends import BACKENDS
+from backendai_jupyter.provisioning.glance import glance
 from backendai_jupyter.provisioning.kernelspecs import DEFAULT_KERNEL, is_ours
 from backendai_jupyter.provisioning.provisioner import BackendAIProvisioner
 from backendai_jupyter.provisioning.requested import REQUESTED, Requested, ServerRequest
 from backendai_jupyter.provisioning.restarter import Restarter
 from backendai_jupyter.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from backendai_jupyter.provisioning.adoption import Adoption
 
 
 class _WithoutRefusals(logging.Filter):
@@ -88,12 +92,26 @@ class BackendAIKernelManager(ServerKernelManager):
             self.ready.set_exception(Cancelled("It is not started again: its end was asked for."))
             self.ready.exception()  # so that nobody complains that it was never asked for
 
+    def tell_end(self) -> None:
+        """Say that the kernel is no more to those who follow its restarts."""
+        if isinstance(self._restarter, Restarter):
+            self._restarter.end()
+
     def keep(self) -> None:
         """Be as before a shutdown that could not be carried out, so that it can be asked again."""
         self.shutting_down = False
         self.start_restarter()
         self._ready = asyncio.get_running_loop().create_future()
         self._ready.set_result(None)
+
+    async def give_up(self) -> None:
+        """Forget the kernel, whose program is no more; nobody shall start it again."""
+        try:
+            if isinstance(self.provisioner, BackendAIProvisioner):
+                await self.provisioner.give_up(self.reason)
+        finally:
+            self.cleanup_connection_file()
+            self.leave()
 
     def leave(self) -> None:
         """Forget the kernel, which goes on; its connection file stays."""
@@ -108,10 +126,11 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):
     """Starts kernels with the options of the request and of the notebook."""
 
     event_logger: EventLogger | None = None  # of the managers of single kernels
+    adoption: Adoption | None = None  # in a cluster
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)  # type: ignore[no-untyped-call] # no types in the base
-        self._stopping = False
+        self.stopping = False
         self.supervisor = Supervisor()  # of tasks on the server's loop
         self.traffic = Traffic()  # on it
         self.log = self.log.getChild("kernels")  # the managers of single kernels log to it too
@@ -138,7 +157,7 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):
                 # Left as they are, these would keep the server from ever shutting down.
                 self._pending_kernels.pop(kernel_id, None)
                 self._kernels.pop(kernel_id, None)
-            if self._stopping and isinstance(error, asyncio.CancelledError):
+            if self.stopping and isinstance(error, asyncio.CancelledError):
                 raise Unavailable("The kernel does not start: its server is stopping.") from error
             raise
         return started
@@ -152,6 +171,21 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):
 
         The event loop need not run yet.
         """
+        kernel_id = self._register(survivor, request, backend, state=state)
+        self.log.info("Kernel of the former server: %s", kernel_id)
+        IOLoop.current().add_callback(self._go_on, kernel_id, state)
+
+    async def adopt(
+        self, survivor: Survivor, request: ServerRequest, backend: Backend, *, state: str
+    ) -> None:
+        """Register a kernel that another server has started, as if we had."""
+        kernel_id = self._register(survivor, request, backend, state=state)
+        self.log.info("Kernel of another server: %s", kernel_id)
+        await self._go_on(kernel_id, state)
+
+    def _register(
+        self, survivor: Survivor, request: ServerRequest, backend: Backend, *, state: str
+    ) -> str:
         session = survivor.session
         wanted = {"kernel_id": session.jupyter_kernel_id or session.id}
         manager: Any
@@ -163,12 +197,59 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):
         self._kernels[kernel_id] = manager
         self._kernel_connections[kernel_id] = 0
         KERNEL_CURRENTLY_RUNNING_TOTAL.labels(type=manager.kernel_name).inc()
-        self.log.info("Kernel of the former server: %s", kernel_id)
-        IOLoop.current().add_callback(self._go_on, kernel_id, state)
+        return kernel_id
+
+    async def catch_up(self, kernel_id: str | None = None) -> None:
+        """Know a kernel, or all, that another server of the cluster has started or ended."""
+        if self.adoption is not None:
+            await self.adoption.catch_up(kernel_id)
+
+    def kernel_model(self, kernel_id: str) -> dict[str, Any]:
+        """Return what the REST API says of a kernel, also while another server starts it."""
+        starting = [model for model in self._starting() if model["id"] == kernel_id]
+        if starting:
+            return starting[0]
+        model: dict[str, Any] = super().kernel_model(kernel_id)  # type: ignore[no-untyped-call]
+        return model
+
+    def list_kernels(self) -> list[dict[str, Any]]:
+        listed = super().list_kernels()  # type: ignore[no-untyped-call] # its base
+        return [*listed, *self._starting()]
+
+    def _starting(self) -> list[dict[str, Any]]:
+        return [] if self.adoption is None else self.adoption.starting(besides=self._kernels)
+
+    async def drop(self, kernel_id: str) -> None:
+        """Forget a kernel that somebody else has ended, and tell whoever uses it here."""
+        manager: Any = self._kernels.get(kernel_id)
+        if manager is None:
+            return
+        manager.provisioner.leave()
+        await manager.abort_restart()
+        if kernel_id not in self:
+            return  # somebody else has done it meanwhile
+        manager.tell_end()
+        if self._kernels.get(kernel_id) is manager:  # nobody listened yet
+            self._handle_kernel_died(kernel_id)
+
+    def _handle_kernel_died(self, kernel_id: str) -> None:
+        """Forget a kernel that is not started again, and all that there is of it."""
+        manager: Any = self._kernels.get(kernel_id)
+        if manager is None:
+            return
+        self.stop_watching_activity(kernel_id)
+        self.stop_buffering(kernel_id)  # type: ignore[no-untyped-call] # its base
+        self._kernel_connections.pop(kernel_id, None)
+        self._kernel_ports.pop(kernel_id, None)
+        KERNEL_CURRENTLY_RUNNING_TOTAL.labels(type=manager.kernel_name).dec()
+        super()._handle_kernel_died(kernel_id)  # type: ignore[no-untyped-call] # its base
+        self.supervisor.task(f"end {kernel_id}", manager.give_up())
 
     async def _go_on(self, kernel_id: str, state: str) -> None:
-        """Do for a restored kernel what jupyter_server does when one has started."""
-        manager: Any = self._kernels[kernel_id]
+        """Do for a registered kernel what jupyter_server does when one has started."""
+        manager: Any = self._kernels.get(kernel_id)
+        if manager is None:
+            return  # it has ended meanwhile
         manager.start_restarter()
         await self._finish_kernel_start(kernel_id)  # type: ignore[no-untyped-call] # its base
         manager.execution_state = state
@@ -182,6 +263,9 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):
         jupyter_client would forget it at the next attempt, and our session would go on.  A restart
         that is under way is given up first: two at once would undo each other's work.
         """
+        is_elsewhere = kernel_id not in self and self.adoption is not None
+        if is_elsewhere and await self.adoption.end_starting(kernel_id):  # type: ignore[union-attr]
+            return
         manager: Any = self._kernels.get(kernel_id)
         if isinstance(manager, BackendAIKernelManager):
             await manager.abort_restart()
@@ -205,7 +289,7 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):
         To jupyter_server a kernel that is still starting does not exist: its 404 would keep the
         server from ever stopping.
         """
-        self._stopping = True
+        self.stopping = True
         starting: list[Any] = list(self._pending_kernels.values())
         for start in starting:
             start.cancel()
@@ -241,6 +325,14 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):
             manager.watching.cancel()
             manager.watching = None
         super().stop_watching_activity(kernel_id)  # type: ignore[no-untyped-call] # its base
+
+    async def cull_kernel_if_idle(self, kernel_id: str) -> None:
+        """Leave a kernel alone that somebody uses by way of another server of the cluster."""
+        journal = journal_of(self, kernel_id)()
+        asks = self.adoption is not None and not self.cull_connected
+        if asks and journal is not None and (await asyncio.to_thread(glance, journal)).readers != 0:
+            return
+        await super().cull_kernel_if_idle(kernel_id)  # type: ignore[no-untyped-call] # its base
 
     def _leave(self, kernel_id: str) -> None:
         """Let a kernel of ours go on without this server."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +24,14 @@ from backendai_jupyter.domain.records import Viewer
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.states import FINAL, Status
 from backendai_jupyter.domain.wire import Connection
-from backendai_jupyter.errors import Conflict, InvalidInput, NotFound, TimedOut
+from backendai_jupyter.errors import (
+    Cancelled,
+    Conflict,
+    InvalidInput,
+    LostRace,
+    NotFound,
+    TimedOut,
+)
 from backendai_jupyter.manager.board import Notice
 from backendai_jupyter.manager.sessions import Request
 from backendai_jupyter.manager.survivors import Survivor
@@ -34,6 +42,7 @@ from backendai_jupyter.provisioning.requested import ServerRequest
 from backendai_jupyter.supervisor import uninterrupted
 
 _FAILED_PATIENCE_S = 3.0  # whoever waits for a start wants to know soon that it failed
+_OTHERS_WITHIN_S = 1.5  # whoever has asked for a program's end has done the rest
 _CONFIG = ("image", "resources")  # what a kernelspec may say in its provisioner's config
 
 
@@ -59,6 +68,8 @@ class BackendAIProvisioner(KernelProvisionerBase):
         self._ended = True  # no program of ours is known to be there
         self._expected = False  # its end was asked for through us
         self._failed = False  # its last start
+        self._left = False
+        self._end_seen: tuple[int, float] = (0, 0.0)  # generation that has ended, since when
 
     @property
     def has_process(self) -> bool:
@@ -108,11 +119,12 @@ class BackendAIProvisioner(KernelProvisionerBase):
             argv=(*self.kernel_spec.argv, *extra_arguments),
             defaults=defaults,
             layers=layers,
-            env=self._kernel_environment(environ, backend),
+            env={**_passed_through(environ, backend), **self.kernel_spec.env},
             contents_path=None if server is None else server.directory,
-            host_dir=self._host_dir(cwd, backend) if server is None else None,
+            host_dir=_host_dir(cwd, backend) if server is None else None,
             notebook=None if server is None else server.notebook,
             kernel_id=self.kernel_id,
+            for_server=server is not None,
         )
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
@@ -136,10 +148,43 @@ class BackendAIProvisioner(KernelProvisionerBase):
         notice = self._notice()
         if notice is None or notice.generation < self._generation:
             return None
+        if not self.follow(notice.generation):
+            return 0  # the program that we are ending is not there any more
         code = notice.exit_code
         if code is not None and not self._expected:
             self._tell_why(notice)
         return code
+
+    def follow(self, generation: int) -> bool:
+        """Take note that another server has restarted the kernel, if it has.
+
+        False while this one ends or restarts an older program: ``restart`` finds out then.
+        """
+        if generation <= self._generation:
+            return True
+        if self.parent is not None and self.parent.shutting_down:
+            return False
+        self._generation = generation
+        self._ended = self._expected = False
+        if self.parent is not None:
+            self.parent.reason = ""
+        return True
+
+    @property
+    def is_left_to_others(self) -> bool:
+        """Whether another server may have asked for the end of the program, and do the rest.
+
+        It ends or restarts the session at once; where it does not, it is not there any more.
+        """
+        notice, backend = self._notice(), self._backend
+        if notice is None or backend is None or not backend.settings.in_cluster:
+            return False
+        if not notice.ended_as_if_asked or self.ended_for_good:
+            return False
+        now_s = time.monotonic()
+        if self._end_seen[0] != notice.generation:
+            self._end_seen = (notice.generation, now_s)
+        return now_s - self._end_seen[1] < _OTHERS_WITHIN_S
 
     async def wait(self) -> int | None:
         """Take note that the program has ended; jupyter_client has polled for it before."""
@@ -190,10 +235,19 @@ class BackendAIProvisioner(KernelProvisionerBase):
         self.connection_info = _for_jupyter(survivor.connection)
         return self.connection_info
 
+    async def give_up(self, reason: str) -> None:
+        """End the session of a program that died too often, unless it is over already."""
+        backend = self._backend
+        if backend is None or self._session is None or self.ended_for_good:
+            return
+        sessions = backend.manager.sessions
+        why = reason or "Its program died again and again."
+        await backend.call(sessions.terminate(self._session, self._viewer(backend), reason=why))
+
     def leave(self) -> None:
         """Let the session go on without this kernel manager, for the next server."""
         self._backend = None
-        self._ended = True
+        self._ended = self._left = True
 
     async def get_provisioner_info(self) -> dict[str, Any]:
         info: dict[str, Any] = await super().get_provisioner_info()
@@ -204,14 +258,24 @@ class BackendAIProvisioner(KernelProvisionerBase):
         assert self._request is not None
         sessions = backend.manager.sessions
         if self._session is not None and not self.ended_for_good:
-            self._generation = await backend.call(
-                sessions.restart(self._session, self._viewer(backend))
+            restarting = sessions.restart(
+                self._session, self._viewer(backend), generation=self._generation
             )
+            try:
+                self._generation = await backend.call(restarting)
+            except LostRace:
+                return await self._restarted(backend, self._session)
         else:
             await uninterrupted(self._enqueue(backend, self._request))
             assert self._session is not None
         waiting = sessions.until_running(self._session, generation=self._generation)
         return await backend.call(waiting)
+
+    async def _restarted(self, backend: Backend, session_id: str) -> Connection:
+        """Wait for the program that another server has just asked for."""
+        restarted = backend.manager.sessions.until_restarted(session_id, after=self._generation)
+        self._generation, connection = await backend.call(restarted)
+        return connection
 
     async def _enqueue(self, backend: Backend, request: Request) -> None:
         enqueued = backend.manager.sessions.enqueue(request, self._viewer(backend))
@@ -233,8 +297,11 @@ class BackendAIProvisioner(KernelProvisionerBase):
             self.log.warning("%s", error)  # the agent goes on trying by itself
 
     async def _deliver(self, signum: int) -> None:
-        """Deliver a signal; a kernel that is gone is no error, as ``kill`` must not raise."""
-        if self._backend is None or self._session is None:
+        """Deliver a signal; a kernel that is gone is no error, as ``kill`` must not raise.
+
+        It is not for the next program, which another server may have started meanwhile.
+        """
+        if self._backend is None or self._session is None or self._is_gone():
             return
         backend = self._backend
         try:
@@ -244,7 +311,15 @@ class BackendAIProvisioner(KernelProvisionerBase):
         except (Conflict, NotFound) as error:
             self.log.debug("%s", error)
 
+    def _is_gone(self) -> bool:
+        notice = self._notice()
+        if notice is None or notice.generation < self._generation:
+            return False
+        return not self.follow(notice.generation) or notice.exit_code is not None
+
     async def _get_backend(self) -> Backend:
+        if self._left:  # and whoever restarts it has not noticed
+            raise Cancelled("The kernel is not this server's to start any more.")
         if self._backend is None:
             self._backend = await BACKENDS.acquire(self.config)
         return self._backend
@@ -265,18 +340,17 @@ class BackendAIProvisioner(KernelProvisionerBase):
         if self.parent is not None:
             self.parent.reason = reason
 
-    def _kernel_environment(self, environ: Mapping[str, str], backend: Backend) -> dict[str, str]:
-        """Return the kernelspec's variables and those the administrator lets through."""
-        allowed = backend.settings.env_passthrough
-        env = {name: environ[name] for name in allowed if name in environ}
-        if self.kernel_spec is not None:
-            env.update(self.kernel_spec.env)
-        return env
 
-    def _host_dir(self, cwd: str | None, backend: Backend) -> Path | None:
-        if not backend.settings.mount_working_directory:
-            return None
-        return Path(cwd or ".").resolve()
+def _passed_through(environ: Mapping[str, str], backend: Backend) -> dict[str, str]:
+    """Return the variables that the administrator lets through."""
+    allowed = backend.settings.env_passthrough
+    return {name: environ[name] for name in allowed if name in environ}
+
+
+def _host_dir(cwd: str | None, backend: Backend) -> Path | None:
+    if not backend.settings.mount_working_directory:
+        return None
+    return Path(cwd or ".").resolve()
 
 
 def _batch_layers() -> list[Options]:

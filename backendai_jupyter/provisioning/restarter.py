@@ -59,6 +59,8 @@ class Restarter(AsyncIOLoopKernelRestarter):
         if ended and not self.kernel_manager.shutting_down:
             await self._give_up(await provisioner.poll())
             return
+        if isinstance(provisioner, BackendAIProvisioner) and provisioner.is_left_to_others:
+            return
         try:
             await super().poll()
         except BackendError as error:
@@ -68,6 +70,11 @@ class Restarter(AsyncIOLoopKernelRestarter):
         if self.kernel_manager.execution_state == "restarting":
             # It has answered, but not on behalf of anybody whose messages Jupyter counts.
             self.kernel_manager.execution_state = "idle"
+
+    def end(self) -> None:
+        """Say that the kernel is no more, and watch it no longer."""
+        self.stop()
+        self._fire_callbacks("dead")
 
     async def _give_up(self, why: object) -> None:
         self.log.error("Kernel is not started again: %s", why)

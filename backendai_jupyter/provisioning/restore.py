@@ -2,59 +2,49 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import PurePosixPath
 
 from backendai_jupyter.domain.mounts import HOME
 from backendai_jupyter.domain.options import MountOption, Options
 from backendai_jupyter.domain.records import Kernel
-from backendai_jupyter.domain.wire import Connection
-from backendai_jupyter.manager.survivors import survivors
+from backendai_jupyter.manager.shared import shared
+from backendai_jupyter.manager.survivors import Survivor, survivors
 from backendai_jupyter.manager.vfolders import contents_path_of
 from backendai_jupyter.provisioning.backend import Backend
-from backendai_jupyter.provisioning.journal_link import open_journal_blocking
+from backendai_jupyter.provisioning.glance import glance
 from backendai_jupyter.provisioning.kernel_manager import BackendAIMappingKernelManager
 from backendai_jupyter.provisioning.requested import ServerRequest
 
 log = logging.getLogger(__name__)
 
 _SURVIVORS_TIMEOUT_S = 20.0
-_STATE_TIMEOUT_S = 2.0
 
 
 def restore_kernels(backend: Backend, kernels: BackendAIMappingKernelManager) -> None:
     """Register what survived, under the ids that it had; call it before the server serves.
 
     A kernel that cannot be managed any more, because its kernelspec is gone, runs on and is
-    only seen in our own lists.
+    only seen in our own lists.  In a cluster the others are there too: starts under way are
+    theirs, and what cannot be reached yet comes by itself.
     """
-    found = backend.call_blocking(survivors(backend.manager, timeout_s=_SURVIVORS_TIMEOUT_S))
-    for survivor in found:
-        request = _request_of(survivor.session.main)
-        state = state_in_journal(survivor.connection)
+    for survivor in _found(backend):
+        request = request_of(survivor.session.main)
+        state = glance(survivor.connection).state
         try:
             kernels.restore(survivor, request, backend, state=state)
         except Exception:  # one that cannot be restored must not cost the others
             log.exception("kernel %s of the former server is not restored", survivor.session.id)
 
 
-def state_in_journal(connection: Connection) -> str:
-    """Return ``busy``, ``idle`` or ``starting``, as the kernel's relay knows it; it blocks."""
-    if connection.journal_socket is None:
-        return "idle"
-    try:
-        with open_journal_blocking(connection, timeout_s=_STATE_TIMEOUT_S) as journal:
-            journal.sendall(b'{"op": "watch"}\n')
-            with journal.makefile("rb") as lines:
-                return str(json.loads(lines.readline())["state"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        path = connection.journal_socket
-        log.warning("the journal %s does not say what its kernel does: %s", path, error)
-        return "idle"
+def _found(backend: Backend) -> list[Survivor]:
+    manager = backend.manager
+    if backend.settings.in_cluster:
+        return list(backend.call_blocking(shared(manager, manager.viewer)).reachable.values())
+    return backend.call_blocking(survivors(manager, timeout_s=_SURVIVORS_TIMEOUT_S))
 
 
-def _request_of(kernel: Kernel) -> ServerRequest:
+def request_of(kernel: Kernel) -> ServerRequest:
     """Return what asks for the same again, should the session have to be replaced."""
     mounts = [
         MountOption(m.vfolder_name, PurePosixPath(m.target).name, m.readonly)

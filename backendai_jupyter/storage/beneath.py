@@ -79,6 +79,10 @@ class Home:
         self.folders = MappingProxyType({folder.name: folder for folder in folders})
         self._hosts = hosts
 
+    def has(self, names: Sequence[str]) -> bool:
+        """Whether the folder is there that a path of these names begins with."""
+        return not names or unicodedata.normalize("NFC", names[0]) in self.folders
+
     def folder(self, name: str) -> VFolder:
         folder = self.folders.get(unicodedata.normalize("NFC", name))
         if folder is None:

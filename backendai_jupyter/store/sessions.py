@@ -139,11 +139,20 @@ class SessionStore:
         async with self._database.read() as conn:
             return to_sessions(await conn.execute(query))
 
-    async def live(self, cluster_id: str) -> tuple[ComputeSession, ...]:
-        """Return the sessions of a cluster that have not ended, oldest first."""
+    async def live(
+        self, cluster_id: str, *, viewer: Viewer = SYSTEM, jupyter_kernel_id: str | None = None
+    ) -> tuple[ComputeSession, ...]:
+        """Return the sessions of a cluster that have not ended, oldest first.
+
+        With ``jupyter_kernel_id`` only those that Jupyter calls so.
+        """
         query = select_sessions().where(
-            sessions.c.cluster_id == cluster_id, sessions.c.ended_at.is_(None)
+            sessions.c.cluster_id == cluster_id,
+            sessions.c.ended_at.is_(None),
+            visible_to(viewer, sessions),
         )
+        if jupyter_kernel_id is not None:
+            query = query.where(sessions.c.jupyter_kernel_id == jupyter_kernel_id)
         query = query.order_by(sessions.c.created_at, *KERNEL_ORDER)
         async with self._database.read() as conn:
             return to_sessions(await conn.execute(query))
@@ -229,20 +238,29 @@ class SessionStore:
                 )
 
     @retried
-    async def restart(self, kernel_id: str, viewer: Viewer, *, by: str, now: float) -> int:
-        """Ask for a restart in place and return the kernel's new generation."""
+    async def restart(
+        self, kernel_id: str, viewer: Viewer, *, generation: int, by: str, now: float
+    ) -> int:
+        """Ask for a restart in place and return the kernel's new generation.
+
+        Raises ``LostRace`` if ``generation``, which its caller wants to replace, is not the
+        kernel's any more: of two who see one death, one starts it again.
+        """
         async with self._database.write() as conn:
             session, kernel = await lock_session_of(conn, kernel_id, viewer)
             if kernel.status not in _RESTARTABLE:
                 raise Conflict(_cannot(kernel, "be restarted"))
+            if kernel.generation != generation:
+                raise LostRace(f"Kernel {kernel_id} has been restarted by somebody else.")
             if kernel.status is Status.RUNNING:
                 move = Move(Status.RESTARTING, "A restart was asked for.", by, now)
                 await move_kernels(conn, session, {kernel_id: move})
-            generation = kernel.generation + 1
             await conn.execute(
-                sa.update(kernels).where(kernels.c.id == kernel_id).values(generation=generation)
+                sa.update(kernels)
+                .where(kernels.c.id == kernel_id)
+                .values(generation=generation + 1)
             )
-        return generation
+        return generation + 1
 
     @retried
     async def request_signal(self, kernel_id: str, signum: int, viewer: Viewer) -> int:

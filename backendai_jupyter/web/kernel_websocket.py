@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import socket
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from jupyter_server.services.kernels.websocket import KernelWebsocketHandler
+from tornado import web
 from traitlets.config import Config
 
+from backendai_jupyter.errors import Unavailable
 from backendai_jupyter.provisioning.activity import journal_of
+from backendai_jupyter.provisioning.adoption import catch_up
 from backendai_jupyter.web.kernel_connection import JournaledConnection
 
 MAX_MESSAGE_BYTES = 256 << 20
@@ -30,6 +34,14 @@ class ChannelsHandler(KernelWebsocketHandler):
         if not has_limits or limits_are_wanted(chosen, Config(self.config)):
             return chosen
         return partial(chosen, limit_rate=False)
+
+    async def pre_get(self) -> None:
+        """Look for the kernel in the whole cluster before it is not found."""
+        try:
+            await catch_up(self.kernel_manager, self.kernel_id)
+        except Unavailable as error:
+            raise web.HTTPError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
+        await super().pre_get()  # type: ignore[no-untyped-call] # its base
 
     @property
     def max_message_size(self) -> int:

@@ -24,6 +24,7 @@ from tornado import web
 
 from backendai_jupyter.domain.options import Options
 from backendai_jupyter.errors import BackendError, Cancelled
+from backendai_jupyter.provisioning.adoption import catch_up
 from backendai_jupyter.provisioning.requested import REQUESTED, Requested
 from backendai_jupyter.supervisor import race
 from backendai_jupyter.web.base import DomainErrors
@@ -52,9 +53,18 @@ class EndsWithItsClient(DomainErrors):
 class KernelsHandler(EndsWithItsClient, MainKernelHandler):
     @web.authenticated
     @authorized
+    async def get(self) -> None:
+        """List the kernels, also those that other servers of the cluster have started."""
+        await catch_up(self.kernel_manager)
+        await ensure_async(super().get())
+
+    @web.authenticated
+    @authorized
     async def post(self) -> None:
         """Start a kernel; 400 names a malformed field of ``backendai``."""
         body = self.get_json_body() or {}
+        if isinstance(kernel_id := body.get("kernel_id"), str):
+            await catch_up(self.kernel_manager, kernel_id)
         REQUESTED.set(Requested(options=_options(body)))
         await self.start(ensure_async(super().post()))
 
@@ -62,12 +72,41 @@ class KernelsHandler(EndsWithItsClient, MainKernelHandler):
 class OneKernelHandler(DomainErrors, KernelHandler):
     """Jupyter's, with our answer where a kernel cannot be ended now."""
 
+    @web.authenticated
+    @authorized
+    async def get(self, kernel_id: str) -> None:
+        """Return a kernel, whichever server of the cluster has started it."""
+        await catch_up(self.kernel_manager, kernel_id)
+        await ensure_async(super().get(kernel_id))
+
+    @web.authenticated
+    @authorized
+    async def delete(self, kernel_id: str) -> None:
+        """Shut a kernel down."""
+        await catch_up(self.kernel_manager, kernel_id)
+        await ensure_async(super().delete(kernel_id))
+
 
 class OneKernelActionHandler(DomainErrors, KernelActionHandler):
     """Jupyter's, with our answer where a kernel cannot be interrupted or restarted now."""
 
+    @web.authenticated
+    @authorized
+    async def post(self, kernel_id: str, action: str) -> None:
+        """Interrupt or restart a kernel."""
+        await catch_up(self.kernel_manager, kernel_id)
+        self.kernel_manager.get_kernel(kernel_id)  # else a restart of none would answer 500
+        await ensure_async(super().post(kernel_id, action))
+
 
 class JupyterSessionsHandler(EndsWithItsClient, SessionRootHandler):
+    @web.authenticated
+    @authorized
+    async def get(self) -> None:
+        """List the Jupyter sessions, whichever servers of the cluster run their kernels."""
+        await catch_up(self.kernel_manager)
+        await ensure_async(super().get())
+
     @web.authenticated
     @authorized
     async def post(self) -> None:

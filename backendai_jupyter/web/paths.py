@@ -16,6 +16,7 @@ from backendai_jupyter.domain.records import ComputeSession
 from backendai_jupyter.domain.wire import Mount
 from backendai_jupyter.errors import NotFound
 from backendai_jupyter.manager.vfolders import contents_path_of
+from backendai_jupyter.provisioning.adoption import catch_up
 from backendai_jupyter.provisioning.provisioner import BackendAIProvisioner
 from backendai_jupyter.web.base import BackendHandler
 
@@ -40,6 +41,7 @@ class ResolvePathHandler(BackendHandler, PathResolverHandler):
 
     async def _session_of(self, kernel_id: str) -> ComputeSession | None:
         """Return the viewer's session behind a kernel of Jupyter's; None if it is not one."""
+        await catch_up(self.kernel_manager, kernel_id)
         if kernel_id not in self.kernel_manager:
             return None
         provisioner = self.kernel_manager.get_kernel(kernel_id).provisioner

@@ -79,7 +79,8 @@ class Driver:
 
     async def _restart(self, kernel: str) -> dict[str, Any]:
         sessions, viewer = self._manager.sessions, self._manager.viewer
-        generation = await sessions.restart(kernel, viewer)
+        before = (await sessions.get(kernel, viewer)).main.generation
+        generation = await sessions.restart(kernel, viewer, generation=before)
         return await self._until_running(kernel, generation)
 
     async def _until_running(self, kernel: str, generation: int) -> dict[str, Any]:

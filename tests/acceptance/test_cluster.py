@@ -112,7 +112,10 @@ async def sessions(server: RunningServer) -> list[dict[str, Any]]:
 
 async def run(server: RunningServer, kernel_id: str, code: str) -> str:
     async with KernelClient.open(server.url, server.token, kernel_id) as client:
-        return printed(await client.run(code))
+        request = await client.execute(code)
+        messages = await client.until_done(request)
+    # A new client is heir to what the last one did not say that it has got.
+    return printed([message for message in messages if message.parent["msg_id"] == request])
 
 
 async def is_alive(server: RunningServer, agent: AgentProcess) -> bool:

@@ -18,9 +18,9 @@ from backendai_jupyter.agent.relay.gateway import INTRODUCTION_S, MAX_NEWCOMERS,
 from backendai_jupyter.agent.relay.identity import ensure_identity
 from backendai_jupyter.agent.relay.records import Kind, Record
 from backendai_jupyter.domain.wire import Connection
+from backendai_jupyter.provisioning.glance import glance
 from backendai_jupyter.provisioning.journal import Attached, JournalReader, JournalWatch
 from backendai_jupyter.provisioning.journal_link import open_journal
-from backendai_jupyter.provisioning.restore import state_in_journal
 from tests.acceptance.links import LinkThatVanishes
 from tests.helpers import eventually
 from tests.integration.door_rig import door_of, elsewhere, knock
@@ -95,7 +95,7 @@ async def test_what_is_read_from_another_machine_is_what_is_read_here(
             await ask(client, COUNT.format(50, 0) + "\nprint('end')")
             await there.read(until="end")
         assert there.lines == [*numbered(50), "end"]
-        assert state_in_journal(elsewhere(kernel.connection)) == state_in_journal(kernel.connection)
+        assert glance(elsewhere(kernel.connection)) == glance(kernel.connection)
         watch = JournalWatch(lambda: elsewhere(kernel.connection))
         assert (await anext(watch)).state == "idle"
         watch.close()
@@ -198,7 +198,7 @@ async def test_a_reader_that_stops_reading_costs_little_and_holds_up_nobody(
             await eventually(StandstillProbe(kernel, above_bytes=12 * MB), within_s=60)
             assert not eager.done()
             began = time.monotonic()
-            assert state_in_journal(elsewhere(kernel.connection)) == "busy"
+            assert glance(elsewhere(kernel.connection)).state == "busy"
             assert time.monotonic() - began < 0.5
             grown = [relay.memory_info().rss - before]
             async with asyncio.timeout(60):

@@ -10,6 +10,7 @@ from pathlib import Path
 from jupyter_client.blocking.client import BlockingKernelClient
 
 from backendai_jupyter.agent.relay.records import Kind
+from backendai_jupyter.provisioning.glance import Glance, glance
 from tests.integration.journal_rig import (
     ask,
     attached,
@@ -184,9 +185,19 @@ async def test_a_watcher_learns_what_the_kernel_does_and_not_what_it_says(
             seen.append(json.loads(await lines.readline()))
         writer.close()
         await writer.wait_closed()
-    assert first == {"state": "idle", "type": None, "parent": None}
+    assert first == {"state": "idle", "type": None, "parent": None, "readers": 0}
     assert seen[0] == {"state": "busy", "type": "status", "parent": "execute_request"}
     assert 1 <= len([news for news in seen if news["type"] == "stream"]) <= 3  # one a second
+
+
+async def test_the_relay_says_how_many_read(short_tmp_path: Path) -> None:
+    async with rig(short_tmp_path) as kernel:
+        async with attached(kernel, "a"), attached(kernel, "b"):
+            assert await asyncio.to_thread(glance, kernel.connection) == Glance("idle", 2)
+        gone = kernel.connection.model_copy(
+            update={"journal_socket": "/nowhere", "journal_door": None}
+        )
+        assert await asyncio.to_thread(glance, gone) == Glance("idle", None)
 
 
 async def test_only_the_relays_own_user_can_read_the_journal(short_tmp_path: Path) -> None:

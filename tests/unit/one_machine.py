@@ -66,7 +66,10 @@ class OneMachine:
         self.agent: Agent
         self.database: Database
         self._url = url
-        self._cluster, self._live = cluster, live
+        self._cluster_type, self._live_type = cluster, live
+        self._cluster: MemoryClusterStore
+        self._live: MemoryLiveStore
+        self._sealer = Sealer()
         self.settings = BackendAI(
             full_pass_s=PASS_S, restart_grace_s=restart_grace_s, end_timeout_s=10.0
         )
@@ -77,25 +80,36 @@ class OneMachine:
         self._host.prepare()
         self._supervisor = Supervisor()
         self.database = await Database.open(self._url)
-        cluster, live, sealer = self._cluster(), self._live(), Sealer()
-        self.agent = self._make_agent(cluster, live, sealer)
-        self.manager = Manager(
-            "here",
-            database=self.database,
-            cluster=cluster,
-            live=live,
-            sealer=sealer,
-            supervisor=self._supervisor,
-            hosts={"local": self._host},
-            default_host="local",
-            kernel_ids=(os.getuid(), os.getgid()),
-            settings=self.settings,
-            now=self.clock,
-        )
+        self._cluster, self._live = self._cluster_type(), self._live_type()
+        self.agent = self._make_agent(self._cluster, self._live, self._sealer)
+        self.manager = self._make_manager(self.settings)
         await self.manager.prepare()
         await self.agent.start()
         await self.manager.start()
         self.survived = await survivors(self.manager, timeout_s=5.0)
+
+    async def another_manager(self, *, full_pass_s: float = PASS_S) -> Manager:
+        """Start one over the same stores; it ends with the first."""
+        settings = BackendAI(full_pass_s=full_pass_s, end_timeout_s=10.0)
+        other = self._make_manager(settings)
+        await other.start()
+        return other
+
+    def _make_manager(self, settings: BackendAI) -> Manager:
+        assert self._supervisor is not None
+        return Manager(
+            "here",
+            database=self.database,
+            cluster=self._cluster,
+            live=self._live,
+            sealer=self._sealer,
+            supervisor=self._supervisor,
+            hosts={"local": self._host},
+            default_host="local",
+            kernel_ids=(os.getuid(), os.getgid()),
+            settings=settings,
+            now=self.clock,
+        )
 
     async def kill(self) -> None:
         if self._supervisor is not None:
@@ -125,17 +139,24 @@ class OneMachine:
             hosts={"local": self._host},
         )
 
-    async def ask_for(self, slots: Slots = ONE_CPU) -> ComputeSession:
+    async def ask_for(
+        self, slots: Slots = ONE_CPU, *, kernel_id: str | None = None
+    ) -> ComputeSession:
+        """Ask for a session, as a server does that calls its kernel ``kernel_id``."""
         request = Request(
             kernelspec="backendai-python",
             image="python",
             argv=("python", "{connection_file}"),
             defaults=Options(resources=slots),
+            kernel_id=kernel_id,
+            for_server=kernel_id is not None,
         )
         return await self.manager.sessions.enqueue(request, self.manager.viewer)
 
-    async def started(self, slots: Slots = ONE_CPU) -> ComputeSession:
-        session = await self.ask_for(slots)
+    async def started(
+        self, slots: Slots = ONE_CPU, *, kernel_id: str | None = None
+    ) -> ComputeSession:
+        session = await self.ask_for(slots, kernel_id=kernel_id)
         await self.until_running(session)
         return session
 

@@ -62,7 +62,7 @@ async def test_without_any_hint_a_session_starts_restarts_and_ends(start: Start)
     )
     session = await machine.started()
     sessions, viewer = machine.manager.sessions, machine.manager.viewer
-    generation = await sessions.restart(session.id, viewer)
+    generation = await sessions.restart(session.id, viewer, generation=1)
     await machine.until_running(session, generation=generation)
     await machine.end(session)
     await machine.until_over(session)
@@ -367,7 +367,7 @@ async def test_a_clock_that_is_set_ends_nothing_and_expires_nothing(
     assert (await machine.until(running, Status.RUNNING)).main.generation == 1
     assert machine.manager.board.reports
     sessions = machine.manager.sessions
-    generation = await sessions.restart(dead.id, machine.manager.viewer)
+    generation = await sessions.restart(dead.id, machine.manager.viewer, generation=1)
     await machine.until_running(dead, generation=generation)
 
 

@@ -90,7 +90,8 @@ class Audience:
         if not lines:
             return
         if lines[0]["op"] == "watch":
-            self._watchers[fd] = Watcher(self._newcomers.pop(fd), chronicle.occupation)
+            talk, readers = self._newcomers.pop(fd), len(self._readers)
+            self._watchers[fd] = Watcher(talk, chronicle.occupation, readers=readers)
             return
         if lines[0]["op"] != "attach":
             raise ValueError("neither attach nor watch")

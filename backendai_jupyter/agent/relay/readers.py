@@ -198,12 +198,12 @@ class Reader:
 class Watcher:
     """Learns what the kernel does, not what it says."""
 
-    def __init__(self, talk: Talk, state: str) -> None:
+    def __init__(self, talk: Talk, state: str, *, readers: int) -> None:
         self.talk = talk
         self.blocked = False
         self._told_at: dict[tuple[str | None, str | None], float] = {}
-        self._rest = b""
-        self.tell(state, None, None)
+        first = {"state": state, "type": None, "parent": None, "readers": readers}
+        self._rest = json.dumps(first).encode() + b"\n"
 
     def hear(self) -> None:
         if _has_ping(self.talk.lines()) and not self._rest:

@@ -254,9 +254,9 @@ async def take(sessions: SessionStore, session: ComputeSession, step: Status | s
     if step == "terminate":
         await sessions.terminate(session.id, SYSTEM, reason="", by="x", now=2.0)
     elif step == "restart":
-        status = (await sessions.get(session.id, SYSTEM)).status
-        if status in {Status.RUNNING, Status.RESTARTING, Status.CREATING}:
-            await sessions.restart(session.main.id, SYSTEM, by="x", now=2.0)
+        kernel = (await sessions.get(session.id, SYSTEM)).main
+        if kernel.status in {Status.RUNNING, Status.RESTARTING, Status.CREATING}:
+            await sessions.restart(kernel.id, SYSTEM, generation=kernel.generation, by="x", now=2.0)
     elif step is Status.SCHEDULED:
         await claim(sessions, session)
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from backendai_jupyter.domain.records import SYSTEM, User, Viewer
@@ -75,7 +77,7 @@ async def test_what_a_viewer_may_not_see_does_not_exist(
     with pytest.raises(NotFound):
         await sessions.history(session.id, stranger)
     with pytest.raises(NotFound):
-        await sessions.restart(kernel_id, stranger, by="x", now=11.0)
+        await sessions.restart(kernel_id, stranger, generation=1, by="x", now=11.0)
     with pytest.raises(NotFound):
         await sessions.request_signal(kernel_id, 2, stranger)
     with pytest.raises(NotFound):
@@ -157,8 +159,8 @@ async def test_a_restart_raises_the_generation_and_keeps_the_slots(
 ) -> None:
     kernel_id = await run(sessions, (await make_session()).id)
     before = await held(database, kernel_id)
-    assert await sessions.restart(kernel_id, SYSTEM, by="ann", now=13.0) == 2
-    assert await sessions.restart(kernel_id, SYSTEM, by="ann", now=14.0) == 3
+    assert await sessions.restart(kernel_id, SYSTEM, generation=1, by="ann", now=13.0) == 2
+    assert await sessions.restart(kernel_id, SYSTEM, generation=2, by="ann", now=14.0) == 3
     restarting = await sessions.of_kernel(kernel_id, SYSTEM)
     assert (restarting.status, restarting.main.generation) == (Status.RESTARTING, 3)
     await sessions.move(kernel_id, Status.RUNNING, reason="", by="a1", now=15.0)
@@ -167,12 +169,48 @@ async def test_a_restart_raises_the_generation_and_keeps_the_slots(
     assert moved == [Status.RESTARTING, Status.RUNNING]
 
 
+async def test_of_two_who_restart_the_same_program_one_is_late(
+    url: str, sessions: SessionStore, agents: AgentStore, make_session: MakeSession
+) -> None:
+    kernel_id = await run(sessions, (await make_session()).id)
+    elsewhere = await Database.open(url)
+    outcomes = await asyncio.gather(
+        *(
+            store.restart(kernel_id, SYSTEM, generation=1, by="ann", now=13.0)
+            for store in (sessions, SessionStore(elsewhere))
+        ),
+        return_exceptions=True,
+    )
+    assert sorted(map(str, outcomes)) == [
+        "2",
+        f"Kernel {kernel_id} has been restarted by somebody else.",
+    ]
+    assert (await sessions.of_kernel(kernel_id, SYSTEM)).main.generation == 2
+    with pytest.raises(LostRace):
+        await sessions.restart(kernel_id, SYSTEM, generation=1, by="ann", now=14.0)
+    await elsewhere.close()
+
+
+async def test_a_live_session_is_found_by_what_jupyter_calls_its_kernel(
+    database: Database, sessions: SessionStore, make_session: MakeSession
+) -> None:
+    first = await make_session(jupyter_kernel_id="k", now=10.0)
+    await sessions.terminate(first.id, SYSTEM, reason="", by="t", now=11.0)
+    again = await make_session(jupyter_kernel_id="k", now=12.0)
+    await make_session(jupyter_kernel_id="other")
+    found = await sessions.live("here", jupyter_kernel_id="k")
+    assert [session.id for session in found] == [again.id]
+    stranger = Viewer(await add_user(database, "stranger"))
+    assert await sessions.live("here", viewer=stranger, jupyter_kernel_id="k") == ()
+    assert await sessions.live("elsewhere", jupyter_kernel_id="k") == ()
+
+
 async def test_a_restart_of_what_does_not_run_is_a_conflict_in_words(
     sessions: SessionStore, make_session: MakeSession
 ) -> None:
     session = await make_session()
     with pytest.raises(Conflict, match="PENDING and cannot be restarted"):
-        await sessions.restart(session.main.id, SYSTEM, by="ann", now=11.0)
+        await sessions.restart(session.main.id, SYSTEM, generation=1, by="ann", now=11.0)
     assert (await sessions.get(session.id, SYSTEM)) == session
 
 
