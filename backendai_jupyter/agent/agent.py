@@ -119,13 +119,15 @@ class Agent:
             for runtime in self._tools.runtimes.values()
             for state in await runtime.list()
         }
+        remains = await asyncio.to_thread(self._tools.node.kernels)
+        relayed = await self._relayed()
+        # Last, and nothing is awaited after it: what the watch brings meanwhile is newer.
         listing = await self._cluster.list(keys.assignments(self.agent_id))
         while listing.revision < self._revision:  # the watch has overtaken it
             listing = await self._cluster.list(keys.assignments(self.agent_id))
         assigned = () if self._is_leaving else listing.entries
         wanted = {a.kernel_id: a for a in (_read(e.value) for e in assigned)}
-        remains = await asyncio.to_thread(self._tools.node.kernels)
-        for kernel_id in {*wanted, *containers, *remains, *await self._relayed(), *self._workers}:
+        for kernel_id in {*wanted, *containers, *remains, *relayed, *self._workers}:
             worker = self._worker(kernel_id)
             worker.want(wanted.get(kernel_id))
             state = containers.get(kernel_id)

@@ -56,6 +56,7 @@ async def test_kernels_outlive_agent_and_server(cluster: Cluster) -> None:
 async def test_an_agent_that_stays_away_is_lost_and_cleans_up_when_it_returns(
     cluster: Cluster,
 ) -> None:
+    """F5: ``TERMINATING`` ends also when the agent cannot be reached."""
     agent = await cluster.add_agent()
     server = await cluster.add_server()
     kernel_id = await started(server)
@@ -78,6 +79,7 @@ async def test_an_agent_that_stays_away_is_lost_and_cleans_up_when_it_returns(
 
 
 async def test_a_drained_agent_keeps_its_kernels_and_gets_no_more(cluster: Cluster) -> None:
+    """F6: what ends does so on an agent that takes nothing new."""
     first = await cluster.add_agent()
     server = await cluster.add_server()
     kernel_id = await started(server)
