@@ -82,6 +82,16 @@ class RuntimeInMemory:
         self._exits.put_nowait(kernel_id)
 
 
+class RuntimeWithDemandingImages(RuntimeInMemory):
+    """One image wants 2 GiB; what another wants nobody can read."""
+
+    async def images(self) -> tuple[Image, ...]:
+        demanding = PYTHON.model_copy(update={"labels": {"ai.backend.resource.min.mem": "2g"}})
+        labels = {"ai.backend.resource.min.cpu": "many"}
+        broken = Image(name="broken", reference="memory/broken", runtime="memory", labels=labels)
+        return (demanding, broken)
+
+
 class RuntimeThatRefusesToStart(RuntimeInMemory):
     async def start(self, spec: ContainerSpec) -> ContainerState:
         raise RuntimeFailed("no space left on device")

@@ -14,9 +14,10 @@ from backendai_jupyter.agent.worker import KernelWorker
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.protocols import Change, ClusterStore, LiveStore
 from backendai_jupyter.cluster.seal import Sealer
+from backendai_jupyter.domain.images import minimum_of
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.wire import AgentReport, Assignment, Image
-from backendai_jupyter.errors import BackendError, RelayFailed
+from backendai_jupyter.errors import BackendError, InvalidInput, RelayFailed
 from backendai_jupyter.storage.hosts import VFolderHost, read_markers
 from backendai_jupyter.supervisor import Loop, Period, Supervisor
 
@@ -60,6 +61,7 @@ class Agent:
         self._workers: dict[str, KernelWorker] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # of the workers
         self._images: dict[str, Image] = {}
+        self._refused_images: list[str] = []  # in words
         self._revision = 0
         self._report_loop = _loop("report", self._publish, self._heartbeat_s)
         self._full_pass_loop = _loop("full pass", self._full_pass, self._heartbeat_s)
@@ -217,13 +219,24 @@ class Agent:
     async def _refresh_images(self) -> None:
         """Learn the images again; of two with one name the first runtime's wins."""
         found: dict[str, Image] = {}
+        self._refused_images = []
         for runtime in self._tools.runtimes.values():
             try:
                 for image in await runtime.images():
-                    found.setdefault(image.name, image)
+                    if self._is_sound(image):
+                        found.setdefault(image.name, image)
             except BackendError as error:
                 log.warning("images of the %s runtime are unknown: %s", runtime.name, error)
         self._images = found
+
+    def _is_sound(self, image: Image) -> bool:
+        """Whether the labels of an image can be understood; if not, the report says so."""
+        try:
+            minimum_of(image.labels)
+        except InvalidInput as error:
+            self._refused_images.append(f"The image {image.reference} is not offered: {error}.")
+            return False
+        return True
 
     async def _publish(self) -> None:
         report = AgentReport(
@@ -235,7 +248,7 @@ class Agent:
             images=tuple(self._images.values()),
             vfolder_hosts=self._markers,
             kernels=tuple(worker.report() for worker in self._workers.values()),
-            notes=(*_notes(self._tools.runtimes), *self._notes()),
+            notes=(*_notes(self._tools.runtimes), *self._refused_images, *self._notes()),
         )
         ttl_s = 4 * self._heartbeat_s()
         await self._live.put(keys.report(self.agent_id), report.model_dump_json(), ttl_s=ttl_s)

@@ -55,7 +55,12 @@ class Slots(Mapping[str, Decimal]):
         """
         if not isinstance(raw, Mapping):
             raise InvalidInput(field, 'expected an object such as {"cpu": 2, "mem": "4g"}')
-        return cls({_known(slot, field): _amount(slot, raw[slot], field) for slot in raw})
+        return cls(
+            {
+                _known(slot, field): parse_slot(slot, raw[slot], field=f"{field}.{slot}")
+                for slot in raw
+            }
+        )
 
     def __getitem__(self, slot: str) -> Decimal:
         return self._amounts.get(slot, Decimal(0))
@@ -141,30 +146,31 @@ def parse_size(raw: object) -> int:
     return int(number.to_integral_value())
 
 
+def parse_slot(slot: str, raw: object, *, field: str) -> Decimal:
+    """Return the amount of one slot that a person wrote; raises ``InvalidInput``."""
+    if SLOT_UNITS[slot] is Unit.BYTES:
+        try:
+            return Decimal(parse_size(raw))
+        except ValueError:
+            problem = f"{raw!r} is not a size; write e.g. '512m' or '4g'"
+            raise InvalidInput(field, problem) from None
+    if isinstance(raw, bool) or not isinstance(raw, int | float | str | Decimal):
+        raise InvalidInput(field, f"{raw!r} is not a number")
+    try:
+        amount = Decimal(str(raw))
+    except InvalidOperation:
+        raise InvalidInput(field, f"{raw!r} is not a number") from None
+    if not amount.is_finite() or amount < 0:
+        raise InvalidInput(field, f"{raw!r} must be a finite number that is not negative")
+    if amount != amount.quantize(QUANTUM):
+        raise InvalidInput(field, f"{raw!r} is finer than the smallest step, {QUANTUM}")
+    if SLOT_UNITS[slot] is Unit.COUNT and slot != "cpu" and amount != amount.to_integral_value():
+        raise InvalidInput(field, f"{raw!r} must be a whole number")
+    return amount
+
+
 def _known(slot: object, field: str) -> str:
     if not isinstance(slot, str) or slot not in SLOT_UNITS:
         known = ", ".join(SLOT_UNITS)
         raise InvalidInput(f"{field}.{slot}", f"there is no such resource slot; known are {known}")
     return slot
-
-
-def _amount(slot: str, raw: object, field: str) -> Decimal:
-    name = f"{field}.{slot}"
-    if SLOT_UNITS[slot] is Unit.BYTES:
-        try:
-            return Decimal(parse_size(raw))
-        except ValueError:
-            raise InvalidInput(name, f"{raw!r} is not a size; write e.g. '512m' or '4g'") from None
-    if isinstance(raw, bool) or not isinstance(raw, int | float | str | Decimal):
-        raise InvalidInput(name, f"{raw!r} is not a number")
-    try:
-        amount = Decimal(str(raw))
-    except InvalidOperation:
-        raise InvalidInput(name, f"{raw!r} is not a number") from None
-    if not amount.is_finite() or amount < 0:
-        raise InvalidInput(name, f"{raw!r} must be a finite number that is not negative")
-    if amount != amount.quantize(QUANTUM):
-        raise InvalidInput(name, f"{raw!r} is finer than the smallest step, {QUANTUM}")
-    if SLOT_UNITS[slot] is Unit.COUNT and slot != "cpu" and amount != amount.to_integral_value():
-        raise InvalidInput(name, f"{raw!r} must be a whole number")
-    return amount

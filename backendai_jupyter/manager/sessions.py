@@ -13,6 +13,7 @@ from pathlib import Path
 
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.protocols import LiveStore
+from backendai_jupyter.domain.images import strictest
 from backendai_jupyter.domain.mounts import HOME
 from backendai_jupyter.domain.options import Options, merge
 from backendai_jupyter.domain.records import SYSTEM, ComputeSession, NewSession, Step, Viewer
@@ -118,7 +119,7 @@ class Sessions:
         if trouble := self._trouble():
             raise Unavailable(f"No kernel can start now, and those that run go on: {trouble}.")
         options = merge(request.layers)
-        slots = await self._slots(request.defaults, options)
+        slots = await self._slots(request, options)
         candidates = await self._scheduler.candidates()
         if candidates and not any(request.image in c.images for c in candidates):
             raise NotFound(
@@ -266,15 +267,15 @@ class Sessions:
                 raise TimedOut(f"Agent {kernel.agent_id} did not send the log in time.") from None
         return await self._live.get(keys.log(kernel.id)) or ""
 
-    async def _slots(self, defaults: Options, options: Options) -> Slots:
+    async def _slots(self, request: Request, options: Options) -> Slots:
         wanted = options.resources
         if options.preset is not None:
             wanted = wanted.over(await self._preset(options.preset))
-        slots = wanted.over(defaults.resources)
-        for slot, least in MINIMUM.items():
-            if slots[slot] < least:
-                problem = f"a kernel needs at least {Slots({slot: least}).for_people()}"
-                raise InvalidInput(f"backendai.resources.{slot}", problem)
+        slots = wanted.over(request.defaults.resources)
+        _check_minimum(slots, MINIMUM, "a kernel")
+        named = (i for r in self._board.reports.values() for i in r.images)
+        least = strictest(image for image in named if image.name == request.image)
+        _check_minimum(slots, least, f"a kernel of the image {request.image!r}")
         if (options.cluster_size or 1) != 1:
             raise InvalidInput("backendai.cluster_size", "only sessions of 1 kernel can be run yet")
         if (options.resource_group or DEFAULT_GROUP) != DEFAULT_GROUP:
@@ -322,6 +323,13 @@ class Sessions:
         except InDoubt:
             self._in_doubt.add(new.id)
             raise
+
+
+def _check_minimum(slots: Slots, least: Slots, what: str) -> None:
+    for slot, amount in least.items():
+        if slots[slot] < amount:
+            problem = f"{what} needs at least {Slots({slot: amount}).for_people()}"
+            raise InvalidInput(f"backendai.resources.{slot}", problem)
 
 
 def _why_not(notice: Notice) -> BackendError:

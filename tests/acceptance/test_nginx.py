@@ -48,6 +48,7 @@ async def front() -> AsyncIterator[Front]:
     async with Cluster() as cluster:
         await cluster.add_agent()
         await asyncio.gather(cluster.add_server(), cluster.add_server())
+        (cluster.root / "tls").mkdir()
         certificates = make_certificates(cluster.root / "tls")
         port = free_port()
         nginx = start_nginx(cluster.root / "nginx", port, certificates, cluster.servers)

@@ -13,11 +13,12 @@ from backendai_jupyter.domain.records import SYSTEM
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.states import Status
 from backendai_jupyter.domain.wire import ExitReason
-from backendai_jupyter.errors import Cancelled
+from backendai_jupyter.errors import Cancelled, InvalidInput
 from tests.fakes import (
     RuntimeInMemory,
     RuntimeThatRefusesToStart,
     RuntimeThatStopsOnlyAtTheSecondTry,
+    RuntimeWithDemandingImages,
     never_answer,
 )
 from tests.helpers import eventually
@@ -379,3 +380,16 @@ async def test_a_clock_that_is_set_back_does_not_keep_a_dead_kernel(start: Start
     await machine.until(session, Status.RESTARTING)
     machine.clock.jump(-SIX_HOURS_S)
     await machine.until_over(session)
+
+
+async def test_an_image_says_the_least_that_its_kernels_need(start: Start) -> None:
+    runtime = RuntimeWithDemandingImages()
+    machine = await start(runtime=runtime)
+    with pytest.raises(InvalidInput, match=r"backendai\.resources\.mem: .*at least mem 2 GiB"):
+        await machine.ask_for()
+    assert await machine.manager.live() == ()
+    assert [note for note in machine.manager.board.reports["a"].notes if "broken" in note] == [
+        "The image memory/broken is not offered: ai.backend.resource.min.cpu: 'many' is not a "
+        "number."
+    ]
+    await machine.started(Slots({"cpu": 1, "mem": 2 << 30}))
