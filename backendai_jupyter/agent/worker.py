@@ -262,17 +262,16 @@ class KernelWorker:
 
     async def _at_step(self, step: str) -> None:
         self._tell(_PHASE_OF_STEP.get(step, Phase.CREATING), step)
-        if step != FIRST_STEP and not await self._save():
-            raise LaunchFailed(
-                step,
-                f"Nothing can be written to {self._tools.node.scratch_root}; is the disk full?",
-            )
+        problem = await self._save() if step != FIRST_STEP else ""
+        if problem:
+            where = self._tools.node.scratch_root
+            raise LaunchFailed(step, f"How far it has come cannot be written to {where}: {problem}")
 
-    async def _save(self) -> bool:
-        """Write down what is certain now; return whether that went well."""
+    async def _save(self) -> str:
+        """Write down what is certain now; return in words why that was impossible, if it was."""
         launch = self._launch
         if launch is None or launch.image is None:
-            return True
+            return ""
         checkpoint = Checkpoint(
             kernel_id=self.kernel_id,
             generation=self._generation,
@@ -284,14 +283,14 @@ class KernelWorker:
             exit=self._exit,
         )
         if checkpoint == self._saved:
-            return True
+            return ""
         try:
             await asyncio.to_thread(self._tools.node.checkpoints.write, checkpoint)
         except OSError as error:
             log.error("kernel %s: no checkpoint could be written: %s", self.kernel_id, error)
-            return False
+            return in_words(error)
         self._saved = checkpoint
-        return True
+        return ""
 
     def _tell(self, phase: Phase, step: str = "") -> None:
         self._phase, self._step = phase, step

@@ -256,7 +256,7 @@ async def test_a_relay_keeps_files_for_the_clients_of_the_kernels_that_are_there
     async with RunningServer(short_tmp_path, config=PROCESS) as server:
         first = await started(server, backendai=ONE)
         relay = relay_of(server)
-        let_open(relay, 130)
+        let_open(relay, 194)
         second = await started(server, backendai=ONE)
         before = len(server.log)
         answer = await start(server)
