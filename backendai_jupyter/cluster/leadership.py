@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ from backendai_jupyter.supervisor import Loop, race
 log = logging.getLogger(__name__)
 
 TTL_S = 10.0
+LOOK_S = 1.0  # between two looks whether it is able
 
 
 class Leadership:
@@ -19,7 +21,8 @@ class Leadership:
 
     ``name`` tells candidates apart, also after a restart.  A candidate that ends resigns at
     once; one that is killed is followed by another within ``ttl_s``.  ``on_change`` is called
-    whenever it is elected or notices that it leads no longer.
+    whenever it is elected or notices that it leads no longer.  Who is not ``able`` to lead, as
+    without another store, resigns and lets others.
     """
 
     def __init__(
@@ -29,12 +32,14 @@ class Leadership:
         name: str,
         *,
         ttl_s: float = TTL_S,
+        able: Callable[[], bool] = lambda: True,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._key = key
         self._name = name
         self._ttl_s = ttl_s
+        self._able = able
         self._on_change = on_change
         self._lease: Lease | None = None  # while elected
 
@@ -55,6 +60,7 @@ class Leadership:
 
     async def _campaign(self) -> None:
         """Wait until the place is free, take it, and hold it as long as possible."""
+        await self._until_able(True)
         if (holder := await self._store.get(self._key)) is not None:
             await self._until_changed(holder.revision)
         async with self._store.lease(self._ttl_s) as lease:
@@ -70,11 +76,16 @@ class Leadership:
         self._on_change()
         try:
             # An administrator may take the place away, or give it to somebody else.
-            await race(lease.lost(), self._until_changed(place.revision))
+            changed = self._until_changed(place.revision)
+            await race(lease.lost(), changed, self._until_able(False))
         finally:
             self._lease = None
             log.info("%s leads no longer (%s)", self._name, self._key)
             self._on_change()
+
+    async def _until_able(self, able: bool) -> None:
+        while self._able() is not able:  # noqa: ASYNC110 - who is asked tells nobody
+            await asyncio.sleep(LOOK_S)
 
     async def _until_changed(self, revision: int) -> None:
         async with self._store.watch(self._key, after=revision) as batches:

@@ -34,6 +34,7 @@ _DEADLINES_PASS_S = 1.0
 _LOST_PASS_S = 1.0
 _HINT_PASS_S = 60.0
 _MAX_BACKOFF_S = 5.0
+_TOO_MANY_FAILURES = 3  # in a row: of a single one another manager need not hear
 _TIDY_PASS_S = 300.0  # only for what a killed manager left half done
 
 
@@ -115,6 +116,11 @@ class Manager:
         self._supervisor.loop(_loop("doubtful", self.sessions.end_doubtful, self._full_pass_s))
         self._supervisor.loop(_loop("report hints", self._follow_reports, 0))
         self._supervisor.loop(_loop("hints of managers", self._follow_rows, 0))
+
+    def is_able(self) -> bool:
+        """Whether this manager can do what one that leads must: all stores answer it."""
+        loops = (self._observe, self._reconcile)
+        return all(loop.failures < _TOO_MANY_FAILURES for loop in loops)
 
     def leadership_changed(self) -> None:
         """Take note that this manager leads, or does no longer."""

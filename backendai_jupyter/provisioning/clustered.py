@@ -54,7 +54,11 @@ class Clustered:
         supervisor = Supervisor()
         self._opened.push_async_callback(supervisor.close)
         leadership = Leadership(
-            cluster, keys.LEADER, _unique_name(), on_change=lambda: manager.leadership_changed()
+            cluster,
+            keys.LEADER,
+            _unique_name(),
+            able=lambda: manager.is_able(),
+            on_change=lambda: manager.leadership_changed(),
         )
         manager = make_manager(
             keys.CLUSTER_ID,

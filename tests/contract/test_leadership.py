@@ -26,8 +26,11 @@ class Candidate:
 
     def __init__(self, store: ClusterStore, name: str, ttl_s: float) -> None:
         self.changes = 0
+        self.able = True
         self.supervisor = Supervisor()
-        self.leadership = Leadership(store, KEY, name, ttl_s=ttl_s, on_change=self._note)
+        self.leadership = Leadership(
+            store, KEY, name, ttl_s=ttl_s, able=lambda: self.able, on_change=self._note
+        )
         self.supervisor.task(name, self.leadership.run())
 
     @property
@@ -66,6 +69,17 @@ async def test_one_leads_and_when_it_resigns_another_one_does(store: ClusterStor
         assert second is not first
         assert time.monotonic() - before < 2
         assert (first.changes, second.changes) == (2, 1)
+
+
+async def test_one_that_is_not_able_to_lead_makes_room_until_it_is(store: ClusterStore) -> None:
+    async with candidates(store, store) as made:
+        first = await leader_among(made)
+        first.able = False
+        await eventually(lambda: not first.is_leader)
+        second = await leader_among(made)
+        assert second is not first
+        first.able, second.able = True, False
+        await eventually(lambda: first.is_leader)
 
 
 async def test_the_place_can_be_taken_away_by_hand(store: ClusterStore) -> None:
