@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import shutil
@@ -14,6 +15,8 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
+
+import psutil
 
 from backendai_jupyter.store.migrate import upgrade
 from tests.helpers import eventually
@@ -114,6 +117,7 @@ class Cluster:
 
     async def __aenter__(self) -> Cluster:
         self._stack.callback(shutil.rmtree, self.root, ignore_errors=True)
+        self._stack.callback(self._kill_what_is_left)
         for service in (self.etcd, self.redis):
             self._stack.callback(service.kill)
         self._stack.callback(self.postgres.remove)
@@ -182,6 +186,13 @@ class Cluster:
             "redis_url": self.redis.url(),
             "cluster_secret_file": str(self.secret),
         }
+
+    def _kill_what_is_left(self) -> None:
+        """End the kernels and relays that a test which failed has left to agents that are gone."""
+        for process in psutil.process_iter(["cmdline"]):
+            if any(str(self.root) in word for word in process.info["cmdline"] or ()):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
 
     async def _end_kernels(self) -> None:
         """End what runs, as its owner would."""
