@@ -219,24 +219,17 @@ class Agent:
     async def _refresh_images(self) -> None:
         """Learn the images again; of two with one name the first runtime's wins."""
         found: dict[str, Image] = {}
-        self._refused_images = []
+        refused: list[str] = []
         for runtime in self._tools.runtimes.values():
             try:
                 for image in await runtime.images():
-                    if self._is_sound(image):
+                    if problem := _unsound(image):
+                        refused.append(problem)
+                    else:
                         found.setdefault(image.name, image)
             except BackendError as error:
                 log.warning("images of the %s runtime are unknown: %s", runtime.name, error)
-        self._images = found
-
-    def _is_sound(self, image: Image) -> bool:
-        """Whether the labels of an image can be understood; if not, the report says so."""
-        try:
-            minimum_of(image.labels)
-        except InvalidInput as error:
-            self._refused_images.append(f"The image {image.reference} is not offered: {error}.")
-            return False
-        return True
+        self._images, self._refused_images = found, refused
 
     async def _publish(self) -> None:
         report = AgentReport(
@@ -265,6 +258,15 @@ def _loop(name: str, step: Callable[[], Awaitable[None]], period_s: Period) -> L
 
 def _read(value: str) -> Assignment:
     return Assignment.model_validate_json(value)
+
+
+def _unsound(image: Image) -> str:
+    """Return in words which label of an image cannot be understood; empty if there is none."""
+    try:
+        minimum_of(image.labels)
+    except InvalidInput as error:
+        return f"The image {image.reference} is not offered: {error}."
+    return ""
 
 
 def _notes(runtimes: Mapping[str, KernelRuntime]) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from backendai_jupyter.agent.equipment import Site
 from backendai_jupyter.cluster.keys import CLUSTER_ID
 from backendai_jupyter.config import BackendAIAgent
-from backendai_jupyter.errors import Conflict, Unavailable
+from backendai_jupyter.errors import Conflict
+from backendai_jupyter.storage.private import own_directory
 
 _LOCK, _NODE, _SCRATCH = "lock", "node", "scratch"
 
@@ -39,7 +40,7 @@ def open_home(settings: BackendAIAgent) -> Home:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         node = _node_of(state)
-        run_root = _own_directory(Path(settings.runtime_dir))
+        run_root = own_directory(Path(settings.runtime_dir), setting="BackendAIAgent.runtime_dir")
         scratch_root = state / _SCRATCH
         scratch_root.mkdir(mode=0o711, exist_ok=True)
     except BlockingIOError:
@@ -61,15 +62,3 @@ def _node_of(state: Path) -> str:
         partial.write_text(uuid.uuid4().hex)
         partial.rename(path)
     return path.read_text().strip()
-
-
-def _own_directory(path: Path) -> Path:
-    """Make the directory for sockets; a reboot may have removed it."""
-    path.mkdir(mode=0o711, parents=True, exist_ok=True)
-    info = path.lstat()
-    if info.st_uid != os.geteuid() or info.st_mode & 0o022 or path.is_symlink():
-        raise Unavailable(
-            f"{path} must be a directory that only you can write to; "
-            "remove it, or set BackendAIAgent.runtime_dir to another one."
-        )
-    return path

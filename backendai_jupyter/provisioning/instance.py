@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from backendai_jupyter.errors import Conflict, Unavailable
+from backendai_jupyter.storage.private import own_directory
 
 _FACTS = ("facts.json", "facts.copy.json")  # the second is read where the first is damaged
 _LOCK = "lock"
@@ -234,17 +235,6 @@ def _write_facts(path: Path, facts: Facts) -> None:
 
 def _make_roots(facts: Facts) -> None:
     """Make the directories for sockets and for kernels' homes; a reboot may remove the former."""
-    _make_shared(Path(facts.run_root).parent)
+    own_directory(Path(facts.run_root).parent, setting="BackendAI.runtime_dir")
     Path(facts.run_root).mkdir(mode=0o711, exist_ok=True)
     Path(facts.scratch_root).mkdir(mode=0o711, parents=True, exist_ok=True)
-
-
-def _make_shared(root: Path) -> None:
-    """Make the directory of all instances' sockets; refuse one that somebody else prepared."""
-    root.mkdir(mode=0o711, parents=True, exist_ok=True)
-    info = root.lstat()
-    if info.st_uid != os.geteuid() or info.st_mode & 0o022 or root.is_symlink():
-        raise Unavailable(
-            f"{root} must be a directory that only you can write to; "
-            "remove it, or set BackendAI.runtime_dir to another one."
-        )
