@@ -116,11 +116,14 @@ class Agent:
     async def _full_pass(self) -> None:
         await self._refresh_images()
         self._markers = await asyncio.to_thread(read_markers, self._hosts)
+        await self._tools.devices.refresh()
         containers = {
             state.kernel_id: state
             for runtime in self._tools.runtimes.values()
             for state in await runtime.list()
         }
+        known = {id_: one.devices for id_, one in containers.items() if id_ not in self._workers}
+        await self._tools.devices.adopt(known)
         remains = await asyncio.to_thread(self._tools.node.kernels)
         relayed = await self._relayed()
         # Last, and nothing is awaited after it: what the watch brings meanwhile is newer.
@@ -236,12 +239,18 @@ class Agent:
             agent_id=self.agent_id,
             revision=self._revision,
             version=__version__,
-            capacity=self._capacity(),
+            capacity=self._capacity() + self._tools.devices.capacity(),
             resource_group=self._settings.resource_group,
             images=tuple(self._images.values()),
             vfolder_hosts=self._markers,
             kernels=tuple(worker.report() for worker in self._workers.values()),
-            notes=(*_notes(self._tools.runtimes), *self._refused_images, *self._notes()),
+            devices=self._tools.devices.report(),
+            notes=(
+                *_notes(self._tools.runtimes),
+                *self._tools.devices.notes(),
+                *self._refused_images,
+                *self._notes(),
+            ),
         )
         ttl_s = 4 * self._heartbeat_s()
         await self._live.put(keys.report(self.agent_id), report.model_dump_json(), ttl_s=ttl_s)

@@ -7,7 +7,8 @@ strings, ``mem`` in bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated
 
@@ -117,6 +118,27 @@ class AgentStatus(StrEnum):
     LOST = "lost"  # it has not reported for a while
 
 
+class Holder(Model):
+    """A kernel that has a device, or a part of one."""
+
+    kernel_id: str | None = Field(description="null if it is not one of yours")
+    session_id: str | None = Field(description="the same")
+    amount: str
+
+
+class Device(Model):
+    """An accelerator of an agent."""
+
+    id: str
+    kind: str
+    name: str
+    memory_bytes: int = Field(description="0 if it is not known")
+    slot: str = Field(description="the slot that counts it")
+    capacity: str
+    used: str
+    holders: list[Holder]
+
+
 class Agent(Model):
     """A node that runs kernels."""
 
@@ -127,6 +149,9 @@ class Agent(Model):
     used: dict[str, str]
     free: dict[str, str]
     images: list[str]
+    devices: list[Device] = Field(
+        default=[], description="accelerators that it offers, none while it is lost"
+    )
     notes: list[str] = Field(description="what this node cannot enforce, in words")
     seen_at: float = Field(description="when it last said something new")
     is_drained: bool = Field(description="whether nothing new starts there")
@@ -215,10 +240,17 @@ def with_progress(detail: SessionDetail, notices: Iterable[Notice]) -> SessionDe
 
 
 def agents_of(
-    agents: Iterable[records.Agent], reports: Mapping[str, wire.AgentReport]
+    agents: Iterable[records.Agent],
+    reports: Mapping[str, wire.AgentReport],
+    session_of_kernel: Callable[[str], str | None] = lambda _: None,
 ) -> AgentList:
-    """Return all agents; those among ``reports`` are alive."""
-    return AgentList([_agent_of(agent, alive=agent.id in reports) for agent in agents])
+    """Return all agents; those among ``reports`` are alive.
+
+    ``session_of_kernel`` says whose a kernel that has a device is, if the asker may know it.
+    """
+    return AgentList(
+        [_agent_of(agent, reports.get(agent.id), session_of_kernel) for agent in agents]
+    )
 
 
 def images_of(reports: Mapping[str, wire.AgentReport]) -> ImageList:
@@ -291,17 +323,46 @@ def exit_of(ending: wire.Exit | None) -> Exit | None:
     return Exit(reason=ending.reason, message=ending.message, code=ending.code)
 
 
-def _agent_of(agent: records.Agent, *, alive: bool) -> Agent:
+def _agent_of(
+    agent: records.Agent,
+    report: wire.AgentReport | None,
+    session_of_kernel: Callable[[str], str | None],
+) -> Agent:
     nothing = dict.fromkeys(agent.capacity, "0")
     return Agent(
         id=agent.id,
-        status=AgentStatus.ALIVE if alive else AgentStatus.LOST,
+        status=AgentStatus.LOST if report is None else AgentStatus.ALIVE,
         version=agent.version,
         capacity=agent.capacity.to_json(),
         used={**nothing, **agent.used.to_json()},
         free={**nothing, **agent.free.to_json()},
         images=list(agent.images),
+        devices=[_device_of(one, session_of_kernel) for one in report.devices] if report else [],
         notes=list(agent.notes),
         seen_at=agent.seen_at,
         is_drained=agent.is_drained,
     )
+
+
+def _device_of(
+    device: wire.DeviceReport, session_of_kernel: Callable[[str], str | None]
+) -> Device:
+    holders = []
+    for kernel_id, amount in device.held.items():
+        session_id = session_of_kernel(kernel_id)
+        known = kernel_id if session_id is not None else None
+        holders.append(Holder(kernel_id=known, session_id=session_id, amount=_plain(amount)))
+    return Device(
+        id=device.id,
+        kind=device.kind,
+        name=device.name,
+        memory_bytes=device.memory_bytes,
+        slot=device.slot,
+        capacity=_plain(device.capacity),
+        used=_plain(sum(device.held.values(), Decimal(0))),
+        holders=holders,
+    )
+
+
+def _plain(amount: Decimal) -> str:
+    return f"{amount.normalize():f}"
