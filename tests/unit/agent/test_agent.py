@@ -29,6 +29,7 @@ from backendai_jupyter.domain.wire import (
 )
 from backendai_jupyter.storage.hosts import VFolderHost
 from backendai_jupyter.supervisor import Supervisor
+from tests.accelerators import PluginInMemory, make_pool
 from tests.fakes import (
     RelayInMemory,
     RuntimeInMemory,
@@ -58,7 +59,10 @@ class OneNode:
         self.node = Node(tmp_path / "run", tmp_path / "scratch", os.getuid(), os.getgid())
         self.cpus, self.notes = 1, ("as it is",)
         self.settings = BackendAIAgent(stop_grace_s=0, heartbeat_s=0.2)
-        tools = Tools(self.node, {runtime.name: runtime}, self.relay, ask, self.settings)  # type: ignore[arg-type]
+        self.plugin = PluginInMemory()
+        devices = make_pool(self.node.scratch_root, self.plugin, self.settings)
+        runtimes = {runtime.name: runtime}
+        tools = Tools(self.node, runtimes, self.relay, ask, self.settings, devices)  # type: ignore[arg-type]
         self.agent = Agent(
             "a",
             capacity=lambda: Slots({"cpu": self.cpus}),
