@@ -100,7 +100,7 @@ async def test_a_kernel_whose_device_has_gone_gets_another_one(tmp_path: Path) -
     assert pool.capacity() == Slots({"cuda.device": 1})
 
 
-async def test_f16_a_new_pool_over_the_same_files_gives_nothing_away_twice(tmp_path: Path) -> None:
+async def test_a_new_pool_over_the_same_files_gives_nothing_away_twice(tmp_path: Path) -> None:
     """F16: what an agent knew is in its files, for every agent of this machine."""
     plugin = PluginInMemory(some_devices(2))
     before = await opened(tmp_path / "a", plugin)
@@ -113,7 +113,7 @@ async def test_f16_a_new_pool_over_the_same_files_gives_nothing_away_twice(tmp_p
     assert sorted(type(one).__name__ for one in found) == ["Exposure", "NoCapacity"]
 
 
-async def test_f17_a_slot_that_a_node_lacks_is_refused(tmp_path: Path) -> None:
+async def test_a_slot_that_a_node_lacks_is_refused(tmp_path: Path) -> None:
     """F17: on the node too, a slot that is not there is not there."""
     pool = await opened(tmp_path / "a", PluginInMemory(some_devices(1)))
     with pytest.raises(NoCapacity, match=r"no cuda\.shares; of devices it offers cuda\.device"):
@@ -123,7 +123,7 @@ async def test_f17_a_slot_that_a_node_lacks_is_refused(tmp_path: Path) -> None:
     assert held(pool) == {}
 
 
-async def test_f15_of_two_slots_both_are_given_or_none(tmp_path: Path) -> None:
+async def test_of_two_slots_both_are_given_or_none(tmp_path: Path) -> None:
     """F15: half of what was asked for is nothing."""
     devices = (*some_devices(1), *some_devices(1, kind="tpu"))
     pool = await opened(tmp_path / "a", PluginInMemory(devices))
