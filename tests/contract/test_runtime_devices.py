@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 
@@ -35,7 +36,7 @@ DEVICES = (
 
 
 def exposure(*devices: Device) -> Exposure:
-    pieces = tuple(Piece(device_id=one.id, slot="cuda.device", amount=1) for one in devices)
+    pieces = tuple(Piece(device_id=one.id, slot="cuda.device", amount=Decimal(1)) for one in devices)
     return expose(Allotment(kernel_id="k", pieces=pieces), {one.id: one for one in devices})
 
 

@@ -48,10 +48,16 @@ Ask = Callable[..., Awaitable[object]]
 class OneNode:
     """An agent over in-memory seams, and what a manager would do to it."""
 
-    def __init__(self, tmp_path: Path, runtime: RuntimeInMemory, ask: Ask) -> None:
+    def __init__(
+        self,
+        tmp_path: Path,
+        runtime: RuntimeInMemory,
+        ask: Ask,
+        cluster: MemoryClusterStore | None = None,
+    ) -> None:
         self.runtime = runtime
         self.relay = RelayInMemory()
-        self.cluster = MemoryClusterStore()
+        self.cluster = cluster or MemoryClusterStore()
         self.live = MemoryLiveStore()
         self.sealer = Sealer()
         self.supervisor = Supervisor()

@@ -32,12 +32,12 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     nodes: list[OneNode] = []
 
     async def make(runtime: RuntimeInMemory | None = None, ask: Ask = answer_at_once) -> OneNode:
-        node = OneNode(tmp_path, runtime or RuntimeInMemory(), ask)
+        former = nodes[-1] if nodes else None
+        if former is not None:
+            await former.supervisor.close()
+        cluster = former.cluster if former is not None else None
+        node = OneNode(tmp_path, runtime or RuntimeInMemory(), ask, cluster)
         node.plugin.devices = some_devices(2)
-        if nodes:
-            await nodes[-1].supervisor.close()
-            node.cluster, node.agent._cluster = nodes[-1].cluster, nodes[-1].cluster
-            node.relay.channels.update(nodes[-1].relay.channels)
         nodes.append(node)
         await node.agent.start()
         return node
