@@ -9,7 +9,7 @@ from functools import partial
 
 from backendai_jupyter import __version__
 from backendai_jupyter.agent.launch import LOG_TAIL_BYTES, Tools
-from backendai_jupyter.agent.runtime.base import KernelRuntime
+from backendai_jupyter.agent.runtime.base import ContainerState, KernelRuntime
 from backendai_jupyter.agent.worker import KernelWorker
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.protocols import Change, ClusterStore, LiveStore
@@ -76,6 +76,9 @@ class Agent:
         """
         for note in _notes(self._tools.runtimes):
             log.warning("On this node: %s", note)
+        # Only now: a container that is listed later may be gone, and its devices another's.
+        containers = await self._containers()
+        await self._tools.devices.adopt({id_: one.devices for id_, one in containers.items()})
         await self._full_pass()
         await self._publish()
         self._supervisor.loop(self._report_loop)
@@ -117,13 +120,7 @@ class Agent:
         await self._refresh_images()
         self._markers = await asyncio.to_thread(read_markers, self._hosts)
         await self._tools.devices.refresh()
-        containers = {
-            state.kernel_id: state
-            for runtime in self._tools.runtimes.values()
-            for state in await runtime.list()
-        }
-        known = {id_: one.devices for id_, one in containers.items() if id_ not in self._workers}
-        await self._tools.devices.adopt(known)
+        containers = await self._containers()
         remains = await asyncio.to_thread(self._tools.node.kernels)
         relayed = await self._relayed()
         # Last, and nothing is awaited after it: what the watch brings meanwhile is newer.
@@ -139,6 +136,10 @@ class Agent:
             if state is None or state.exit_code is not None:
                 worker.look()
         self._taken_note(listing.revision)
+
+    async def _containers(self) -> dict[str, ContainerState]:
+        runtimes = self._tools.runtimes.values()
+        return {state.kernel_id: state for one in runtimes for state in await one.list()}
 
     async def _relayed(self) -> list[str]:
         """Return the kernels that have channels; none while there is no relay."""

@@ -344,9 +344,7 @@ def _agent_of(
     )
 
 
-def _device_of(
-    device: wire.DeviceReport, session_of_kernel: Callable[[str], str | None]
-) -> Device:
+def _device_of(device: wire.DeviceReport, session_of_kernel: Callable[[str], str | None]) -> Device:
     holders = []
     for kernel_id, amount in device.held.items():
         session_id = session_of_kernel(kernel_id)

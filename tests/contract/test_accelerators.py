@@ -15,10 +15,10 @@ import pytest
 from backendai_jupyter.agent.accelerators.base import AcceleratorPlugin
 from backendai_jupyter.agent.accelerators.declared import DeclaredDevices
 from backendai_jupyter.agent.accelerators.nvml import NvidiaDevices
+from backendai_jupyter.config import BackendAIAgent
 from backendai_jupyter.domain.devices import DEVICE_ID, Device, DeviceFile
 from backendai_jupyter.errors import TimedOut, Unavailable
 from tests.accelerators import build_fake_nvml, make_pool
-from backendai_jupyter.config import BackendAIAgent
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +29,7 @@ def look(path):
         return [os.stat(path).st_rdev, len(file.read(2))]
 print(json.dumps({path: look(path) for path in ("/dev/x0", "/dev/x1", "/dev/xctl")}))
 """
+RDEV = {host: Path(host).stat().st_rdev for host in ("/dev/zero", "/dev/null")}
 DEVICES = (
     Device("d0", files=(DeviceFile("/dev/zero", "/dev/x0"), DeviceFile("/dev/zero", "/dev/xctl"))),
     Device("d1", files=(DeviceFile("/dev/null", "/dev/x1"), DeviceFile("/dev/zero", "/dev/xctl"))),
@@ -36,7 +37,9 @@ DEVICES = (
 
 
 def exposure(*devices: Device) -> Exposure:
-    pieces = tuple(Piece(device_id=one.id, slot="cuda.device", amount=Decimal(1)) for one in devices)
+    pieces = tuple(
+        Piece(device_id=one.id, slot="cuda.device", amount=Decimal(1)) for one in devices
+    )
     return expose(Allotment(kernel_id="k", pieces=pieces), {one.id: one for one in devices})
 
 
@@ -60,8 +63,7 @@ async def test_a_kernel_sees_the_files_of_its_devices_and_no_other(
     await bench.ended(spec)
     found = json.loads(await bench.log(spec))
     assert {path: rdev for path, rdev in found.items() if rdev} == {
-        path: [os.stat(host).st_rdev, 2 if host == "/dev/zero" else 0]
-        for path, host in seen.items()
+        path: [RDEV[host], 2 if host == "/dev/zero" else 0] for path, host in seen.items()
     }
 
 

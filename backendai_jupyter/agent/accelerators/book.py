@@ -16,8 +16,6 @@ from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from backendai_jupyter.domain.wire import Record
 
 log = logging.getLogger(__name__)
@@ -50,6 +48,7 @@ class DeviceBook:
     def __init__(self, scratch_root: Path) -> None:
         self._own = scratch_root / DIRECTORY
         self._all = scratch_root.parent
+        self._damaged: set[Path] = set()  # of which the log knows
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -64,7 +63,7 @@ class DeviceBook:
     def read(self) -> dict[str, Allotment]:
         """Return what each kernel of this machine has, by its id."""
         paths = sorted(self._all.glob(f"*/{DIRECTORY}/*.json"))
-        found = (_read(path) for path in paths)
+        found = (self._read(path) for path in paths)
         return {allotment.kernel_id: allotment for allotment in found if allotment is not None}
 
     def write(self, allotment: Allotment) -> None:
@@ -86,14 +85,16 @@ class DeviceBook:
     def _path(self, kernel_id: str) -> Path:
         return self._own / f"{kernel_id}.json"
 
-
-def _read(path: Path) -> Allotment | None:
-    try:
-        found = Allotment.model_validate_json(path.read_text())
-    except FileNotFoundError:
-        return None  # its agent has just ended
-    except (OSError, ValidationError, ValueError) as error:
-        # The kernel's container says it too, and the agent's full pass asks it.
-        log.warning("what kernel %s has of devices is damaged: %s", path.stem, type(error).__name__)
-        return None
-    return found if found.kernel_id == path.stem else None
+    def _read(self, path: Path) -> Allotment | None:
+        try:
+            found = Allotment.model_validate_json(path.read_text())
+        except FileNotFoundError:
+            return None  # its agent has just ended
+        except (OSError, ValueError) as error:
+            # The kernel's container says it too, and the agent's full pass asks it.
+            if path not in self._damaged:
+                log.warning("%s is damaged: %s", path, type(error).__name__)
+            self._damaged.add(path)
+            return None
+        self._damaged.discard(path)
+        return found if found.kernel_id == path.stem else None

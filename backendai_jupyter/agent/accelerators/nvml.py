@@ -34,9 +34,7 @@ class NvidiaDevices:
     ``required``.  A GPU that does not answer is left out, and the others are offered.
     """
 
-    def __init__(
-        self, *, required: bool, load: Callable[[], Any | None] = load_binding
-    ) -> None:
+    def __init__(self, *, required: bool, load: Callable[[], Any | None] = load_binding) -> None:
         self._required = required
         self._load = load
         self._binding: Any | None = None  # once the library is initialised

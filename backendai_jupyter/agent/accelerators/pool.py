@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from backendai_jupyter.agent.accelerators.allocation import Offer, choose
 from backendai_jupyter.agent.accelerators.base import AcceleratorPlugin, Inventory
 from backendai_jupyter.agent.accelerators.book import Allotment, DeviceBook, Piece
@@ -79,11 +77,11 @@ class DevicePool:
     async def adopt(self, records: Mapping[str, str]) -> None:
         """Write into the book what containers say that is missing there, and change nothing else.
 
-        ``records`` are those of ``Exposure``, by kernel id; none of kernels that this agent is
-        at work on, whose containers may be gone by now.
+        ``records`` are those of ``Exposure``, by kernel id.  Only before the agent begins to work:
+        else one of them may speak for a kernel that has given its devices back meanwhile.
         """
         said = {kernel_id: record for kernel_id, record in records.items() if record}
-        if said.keys() - self._held.keys():
+        if said:
             self._held = await asyncio.to_thread(self._adopt, said)
 
     def capacity(self) -> Slots:
@@ -207,7 +205,7 @@ def _still_holds(allotment: Allotment, wanted: Slots, known: Iterable[str]) -> b
 def _allotment(kernel_id: str, record: str) -> Allotment | None:
     try:
         found = Allotment.model_validate_json(record)
-    except (ValidationError, ValueError):
+    except ValueError:
         log.warning("what the container of kernel %s says of its devices is damaged", kernel_id)
         return None
     return found if found.kernel_id == kernel_id else None

@@ -65,7 +65,11 @@ async def assign(node: OneNode, kernel_id: str, *, generation: int = 1, **slots:
 async def until(node: OneNode, kernel_id: str, phase: Phase, generation: int = 1) -> KernelReport:
     async def found() -> KernelReport | None:
         for kernel in (await node.report()).kernels:
-            if (kernel.kernel_id, kernel.phase, kernel.generation) == (kernel_id, phase, generation):
+            if (kernel.kernel_id, kernel.phase, kernel.generation) == (
+                kernel_id,
+                phase,
+                generation,
+            ):
                 return kernel
         return None
 
@@ -92,10 +96,11 @@ async def test_the_report_lists_devices_and_who_has_them(start: Start) -> None:
     node = await start()
     report = await node.report()
     assert report.capacity == Slots({"cpu": 1, "cuda.device": 2})
-    assert [(one.id, one.slot, one.capacity, one.held) for one in report.devices] == [
-        ("cuda0", "cuda.device", 1, {}),
-        ("cuda1", "cuda.device", 1, {}),
+    assert [(one.id, one.slot, int(one.capacity)) for one in report.devices] == [
+        ("cuda0", "cuda.device", 1),
+        ("cuda1", "cuda.device", 1),
     ]
+    await until_held(node)
     await assign(node, "k1", cuda_device=1)
     await until(node, "k1", Phase.RUNNING)
     await until_held(node, cuda0="k1")

@@ -32,7 +32,11 @@ def chosen(strategy: str, amount: str, *free: object) -> dict[str, str]:
         pytest.param("fill", "1", (1, 1), {"d0": "1"}, id="of equal ones the first"),
         pytest.param("evenly", "1", (1, 1), {"d0": "1"}, id="evenly: of equal ones the first"),
         pytest.param(
-            "fill", "2.5", (1, 0.6, 1, 1), {"d0": "1", "d2": "1", "d1": "0.5"}, id="whole ones first"
+            "fill",
+            "2.5",
+            (1, 0.6, 1, 1),
+            {"d0": "1", "d2": "1", "d1": "0.5"},
+            id="whole ones first",
         ),
         pytest.param("evenly", "1.5", (1, 1, 1), {"d0": "0.75", "d1": "0.75"}, id="in equal parts"),
         pytest.param(
@@ -45,7 +49,9 @@ def chosen(strategy: str, amount: str, *free: object) -> dict[str, str]:
         pytest.param(
             "evenly", "1.001", (1, 0.4), {"d0": "0.601", "d1": "0.4"}, id="as equal as they fit"
         ),
-        pytest.param("evenly", "1.001", (1, 1), {"d0": "0.501", "d1": "0.5"}, id="to the last step"),
+        pytest.param(
+            "evenly", "1.001", (1, 1), {"d0": "0.501", "d1": "0.5"}, id="to the last step"
+        ),
         pytest.param(
             "fill", "0.5", (0.3, 0.3), {"d0": "0.3", "d1": "0.2"}, id="pieces where nothing else is"
         ),

@@ -55,7 +55,9 @@ def test_everything_that_can_be_said_of_a_device() -> None:
         pytest.param({"id": "x", "files": ["dev/x"]}, "devices[1].files[0]: ", id="relative"),
         pytest.param({"id": "x", "files": ["/dev/../etc"]}, "devices[1].files[0]: ", id="upwards"),
         pytest.param(
-            {"id": "x", "files": ["/dev/x:/etc/x"]}, "must be below /dev", id="not below /dev"
+            {"id": "x", "files": ["/dev/x:/etc/x"]},
+            "devices[1].files[0]: '/dev/x:/etc/x' must",
+            id="not below /dev",
         ),
         pytest.param({"id": "x", "size": 1}, "devices[1].size: there is no", id="unknown field"),
     ],

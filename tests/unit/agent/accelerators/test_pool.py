@@ -32,9 +32,7 @@ WHOLE = Slots({"cpu": 1, "cuda.device": 1})
 HALF = Slots.parse({"cpu": 1, "cuda.shares": "0.5"})
 
 
-async def opened(
-    scratch_root: Path, plugin: PluginInMemory, **traits: object
-) -> DevicePool:
+async def opened(scratch_root: Path, plugin: PluginInMemory, **traits: object) -> DevicePool:
     pool = make_pool(scratch_root, plugin, BackendAIAgent(**traits))
     await pool.refresh()
     return pool
