@@ -45,6 +45,7 @@ class DevicePool:
         self._inventory = Inventory()
         self._problem = ""
         self._held: Held = {}
+        self._turn = asyncio.Lock()  # else what was read before a change might replace it
 
     async def refresh(self) -> None:
         """Look at devices and book again; what cannot be looked at is not offered."""
@@ -57,7 +58,8 @@ class DevicePool:
         if problem and problem != self._problem:
             log.warning("%s", problem)
         self._problem = problem
-        self._held = await asyncio.to_thread(self._book.read)
+        async with self._turn:
+            self._held = await asyncio.to_thread(self._book.read)
 
     async def allot(self, kernel_id: str, limits: Slots) -> Exposure:
         """Give a kernel devices, all that ``limits`` say or none, for good until ``release``.
@@ -67,12 +69,14 @@ class DevicePool:
         wanted = Slots({slot: limits[slot] for slot in limits if slot not in _NO_DEVICES})
         if not wanted:
             return Exposure()
-        return await asyncio.to_thread(self._allot, kernel_id, wanted)
+        async with self._turn:
+            return await asyncio.to_thread(self._allot, kernel_id, wanted)
 
     async def release(self, kernel_id: str) -> None:
         """Take back what a kernel has; its program must be gone.  Succeeds if it has nothing."""
-        await asyncio.to_thread(self._book.remove, kernel_id)
-        self._held = {known: held for known, held in self._held.items() if known != kernel_id}
+        async with self._turn:
+            await asyncio.to_thread(self._book.remove, kernel_id)
+            self._held = {known: held for known, held in self._held.items() if known != kernel_id}
 
     async def adopt(self, records: Mapping[str, str]) -> None:
         """Write into the book what containers say that is missing there, and change nothing else.
@@ -82,7 +86,8 @@ class DevicePool:
         """
         said = {kernel_id: record for kernel_id, record in records.items() if record}
         if said:
-            self._held = await asyncio.to_thread(self._adopt, said)
+            async with self._turn:
+                self._held = await asyncio.to_thread(self._adopt, said)
 
     def capacity(self) -> Slots:
         """Return what all devices offer.
