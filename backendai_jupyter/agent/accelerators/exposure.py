@@ -18,6 +18,11 @@ from decimal import Decimal
 from backendai_jupyter.agent.accelerators.book import Allotment, Piece
 from backendai_jupyter.domain.devices import Device, DeviceFile, is_whole
 
+DEVICES, SHARES, MEMORY = VARIABLES = (
+    "BACKENDAI_DEVICES",
+    "BACKENDAI_DEVICE_SHARES",
+    "BACKENDAI_DEVICE_MEMORY",
+)
 _NO_CUDA = {"CUDA_VISIBLE_DEVICES": "", "NVIDIA_VISIBLE_DEVICES": "void"}
 
 
@@ -57,20 +62,20 @@ def expose(allotment: Allotment, known: Mapping[str, Device]) -> Exposure:
 
 def _env(pieces: tuple[Piece, ...], known: Mapping[str, Device]) -> Iterable[tuple[str, str]]:
     yield from _NO_CUDA.items()
-    yield "BACKENDAI_DEVICES", ",".join(piece.device_id for piece in pieces)
+    yield DEVICES, ",".join(piece.device_id for piece in pieces)
     cuda = ",".join(p.device_id for p in pieces if known[p.device_id].kind == "cuda")
     if cuda:
         yield from (("CUDA_VISIBLE_DEVICES", cuda), ("NVIDIA_VISIBLE_DEVICES", cuda))
     shares = [f"{p.device_id}:{p.amount.normalize():f}" for p in pieces if not is_whole(p.slot)]
     if shares:
-        yield "BACKENDAI_DEVICE_SHARES", ",".join(shares)
+        yield SHARES, ",".join(shares)
     memory = [
         f"{piece.device_id}:{_memory(known[piece.device_id], piece)}"
         for piece in pieces
         if known[piece.device_id].memory_bytes
     ]
     if memory:
-        yield "BACKENDAI_DEVICE_MEMORY", ",".join(memory)
+        yield MEMORY, ",".join(memory)
 
 
 def _memory(device: Device, piece: Piece) -> int:
