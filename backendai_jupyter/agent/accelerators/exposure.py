@@ -18,11 +18,10 @@ from decimal import Decimal
 from backendai_jupyter.agent.accelerators.book import Allotment, Piece
 from backendai_jupyter.domain.devices import Device, DeviceFile, is_whole
 
-DEVICES, SHARES, MEMORY = VARIABLES = (
-    "BACKENDAI_DEVICES",
-    "BACKENDAI_DEVICE_SHARES",
-    "BACKENDAI_DEVICE_MEMORY",
-)
+DEVICES = "BACKENDAI_DEVICES"
+SHARES = "BACKENDAI_DEVICE_SHARES"
+MEMORY = "BACKENDAI_DEVICE_MEMORY"
+VARIABLES = (DEVICES, SHARES, MEMORY)
 _NO_CUDA = {"CUDA_VISIBLE_DEVICES": "", "NVIDIA_VISIBLE_DEVICES": "void"}
 
 

@@ -299,7 +299,8 @@ class DockerRuntime:
 
 
 def _running(container_id: str, spec: ContainerSpec) -> ContainerState:
-    return ContainerState(spec.kernel_id, spec.generation, container_id, None)
+    who = (spec.kernel_id, spec.generation, container_id)
+    return ContainerState(*who, exit_code=None, devices=spec.devices.record)
 
 
 def _generation(found: Mapping[str, Any]) -> int:
