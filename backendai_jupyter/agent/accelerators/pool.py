@@ -49,15 +49,16 @@ class DevicePool:
 
     async def refresh(self) -> None:
         """Look at devices and book again; what cannot be looked at is not offered."""
+        former = self.notes()
         try:
             within_s = self._settings.accelerator_timeout_s
             self._inventory = await self._inquiry.answer(within_s=within_s)
-            problem = ""
+            self._problem = ""
         except Unavailable as error:
-            self._inventory, problem = Inventory(), f"No accelerators are offered. {error}"
-        if problem and problem != self._problem:
-            log.warning("%s", problem)
-        self._problem = problem
+            self._inventory, self._problem = Inventory(), f"No accelerators are offered. {error}"
+        for note in self.notes():
+            if note not in former:
+                log.warning("On this node: %s", note)
         async with self._turn:
             self._held = await asyncio.to_thread(self._book.read)
 
