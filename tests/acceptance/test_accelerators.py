@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,28 @@ LOOK = """
 import json, os
 env = {name: value for name, value in os.environ.items() if "DEVICE" in name}
 print(json.dumps([env, sorted(name for name in os.listdir("/dev") if name.startswith("npu"))]))
+"""
+# A run that is killed while it waits for ever.
+BATCH = """
+import asyncio
+from jupyter_client.manager import AsyncKernelManager
+
+LOOK = "import json, os; print(json.dumps([n for n in os.listdir('/dev') if n.startswith('npu')]))"
+
+def show(message):
+    if message["msg_type"] == "stream":
+        print(message["content"]["text"], end="", flush=True)
+
+async def main():
+    manager = AsyncKernelManager(kernel_name="backendai-python")
+    await manager.start_kernel()
+    client = manager.client()
+    client.start_channels()
+    await client.wait_for_ready(timeout=60)
+    await client.execute_interactive(LOOK, output_hook=show, allow_stdin=False)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
 """
 NONE = {"CUDA_VISIBLE_DEVICES": "", "NVIDIA_VISIBLE_DEVICES": "void"}
 
@@ -96,6 +119,28 @@ async def test_a_start_that_fails_gives_its_devices_back(cluster: Cluster) -> No
     await eventually(lambda: nobody_has_any(server, agent.name), within_s=30)
     both = await started(server, {"cuda.device": 2})
     assert (await sees(server, both))[1] == ["npu0", "npu1"]
+
+
+async def test_a_server_and_a_batch_run_share_the_devices_of_their_machine(
+    short_tmp_path: Path,
+) -> None:
+    config = f"c.BackendAIAgent.runtime = 'process'\nc.BackendAIAgent.devices = {DEVICES!r}\n"
+    async with RunningServer(short_tmp_path, config=config) as server:
+        ours = await started(server, {"cuda.device": 1})
+        env = {**server.env, "BACKENDAI_RESOURCES": "cuda.device=1"}
+        batch = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", BATCH, env=env, stdout=asyncio.subprocess.PIPE
+        )
+        try:
+            assert batch.stdout is not None
+            theirs = json.loads(await batch.stdout.readline())
+            assert sorted((await sees(server, ours))[1] + theirs) == ["npu0", "npu1"]
+            third = asyncio.ensure_future(started(server, {"cuda.device": 1}))
+            await eventually(lambda: is_waiting(server), within_s=30)
+        finally:
+            batch.kill()
+            await batch.wait()
+        assert (await sees(server, await third))[1] == theirs
 
 
 async def test_gpus_of_the_nvidia_driver(
