@@ -21,6 +21,7 @@ from backendai_jupyter.errors import NoCapacity, Unavailable
 
 log = logging.getLogger(__name__)
 
+Devices = tuple[Device, ...]
 Held = Mapping[str, Allotment]  # by kernel id
 
 # Slots that every agent has, and that need no device.
@@ -43,6 +44,7 @@ class DevicePool:
         self._book = DeviceBook(scratch_root)
         self._inquiry = Inquiry(plugin.inventory, what="The driver of this node's accelerators")
         self._inventory = Inventory()
+        self._last: Mapping[str, Device] = {}  # by id, those of the last answer
         self._problem = ""
         self._held: Held = {}
         self._turn = asyncio.Lock()  # else what was read before a change might replace it
@@ -53,6 +55,7 @@ class DevicePool:
         try:
             within_s = self._settings.accelerator_timeout_s
             self._inventory = await self._inquiry.answer(within_s=within_s)
+            self._last = {device.id: device for device in self._inventory.devices}
             self._problem = ""
         except Unavailable as error:
             self._inventory, self._problem = Inventory(), f"No accelerators are offered. {error}"
@@ -65,13 +68,16 @@ class DevicePool:
     async def allot(self, kernel_id: str, limits: Slots) -> Exposure:
         """Give a kernel devices, all that ``limits`` say or none, for good until ``release``.
 
-        One that has them already keeps them, as long as they are there.  Raises ``NoCapacity``.
+        One that has them already keeps them, unless the driver says that one has gone.  Raises
+        ``NoCapacity``.
         """
         wanted = Slots({slot: limits[slot] for slot in limits if slot not in _NO_DEVICES})
         if not wanted:
             return Exposure()
         async with self._turn:
-            return await asyncio.to_thread(self._allot, kernel_id, wanted)
+            # What they are now: another answer may come in the meantime.
+            devices, last = self._inventory.devices, self._last
+            return await asyncio.to_thread(self._allot, kernel_id, wanted, devices, last)
 
     async def release(self, kernel_id: str) -> None:
         """Take back what a kernel has; its program must be gone.  Succeeds if it has nothing."""
@@ -101,9 +107,9 @@ class DevicePool:
         for device in self._inventory.devices:
             if not _held_otherwise(device, slot := self._slot(device), self._held):
                 capacity += Slots({slot: device.amount(slot)})
-        known = self._devices().keys()
+        present = {device.id for device in self._inventory.devices}
         for piece in _pieces(self._held):
-            if piece.device_id not in known:
+            if piece.device_id not in present:
                 capacity += Slots({piece.slot: piece.amount})
         return capacity
 
@@ -137,34 +143,35 @@ class DevicePool:
         except Unavailable as error:
             log.warning("%s", error)
 
-    def _allot(self, kernel_id: str, wanted: Slots) -> Exposure:
-        known = self._devices()
+    def _allot(
+        self, kernel_id: str, wanted: Slots, devices: Devices, known: Mapping[str, Device]
+    ) -> Exposure:
         with self._book.locked():
             held = self._book.read()
             allotment = held.get(kernel_id)
             if allotment is None or not _still_holds(allotment, wanted, known):
                 others = {one: has for one, has in held.items() if one != kernel_id}
                 allotment = Allotment(
-                    kernel_id=kernel_id, pieces=tuple(self._choose(wanted, others))
+                    kernel_id=kernel_id, pieces=tuple(self._choose(wanted, devices, others))
                 )
                 self._book.write(allotment)
             self._held = {**held, kernel_id: allotment}
         return expose(allotment, known)
 
-    def _choose(self, wanted: Slots, held: Held) -> Iterator[Piece]:
+    def _choose(self, wanted: Slots, devices: Devices, held: Held) -> Iterator[Piece]:
         for slot, amount in wanted.items():
-            devices = [one for one in self._inventory.devices if self._slot(one) == slot]
-            if not devices:
-                raise NoCapacity(self._why_none(slot))
-            offers = [Offer(one.id, _free(one, slot, held)) for one in devices]
+            counted = [one for one in devices if self._slot(one) == slot]
+            if not counted:
+                raise NoCapacity(self._why_none(slot, devices))
+            offers = [Offer(one.id, _free(one, slot, held)) for one in counted]
             chosen = choose(slot, amount, offers, self._settings.device_strategy)
             for device_id, part in chosen.items():
                 yield Piece(device_id=device_id, slot=slot, amount=part)
 
-    def _why_none(self, slot: str) -> str:
+    def _why_none(self, slot: str, devices: Devices) -> str:
         if self._problem and is_accelerator(slot):
             return self._problem
-        offered = ", ".join(sorted({self._slot(one) for one in self._inventory.devices}))
+        offered = ", ".join(sorted({self._slot(one) for one in devices}))
         return f"This agent has no {slot}; of devices it offers {offered or 'none'}."
 
     def _adopt(self, said: Mapping[str, str]) -> Held:
@@ -179,9 +186,6 @@ class DevicePool:
 
     def _slot(self, device: Device) -> str:
         return device.slot(divided=self._settings.divide_devices)
-
-    def _devices(self) -> dict[str, Device]:
-        return {device.id: device for device in self._inventory.devices}
 
 
 def _pieces(held: Held) -> Iterator[Piece]:

@@ -176,6 +176,22 @@ async def test_a_driver_that_hangs_is_asked_once_and_waited_for_once(tmp_path: P
     assert pool.notes() == ()
 
 
+async def test_a_kernel_that_starts_again_keeps_its_devices_while_the_driver_does_not_answer(
+    tmp_path: Path,
+) -> None:
+    plugin = PluginThatHangs(some_devices(1))
+    plugin.may_go_on.set()
+    pool = await opened(tmp_path / "a", plugin, accelerator_timeout_s=0.1)
+    first = await pool.allot("k1", WHOLE)
+    plugin.may_go_on.clear()
+    await pool.refresh()
+    assert pool.capacity() == WHOLE - Slots({"cpu": 1})  # what k1 has, and no more
+    assert await pool.allot("k1", WHOLE) == first
+    with pytest.raises(NoCapacity, match="not answer"):
+        await pool.allot("k2", WHOLE)
+    plugin.may_go_on.set()
+
+
 async def test_only_what_the_book_misses_is_learned_from_containers(tmp_path: Path) -> None:
     plugin = PluginInMemory(some_devices(3))
     pool = await opened(tmp_path / "a", plugin)
