@@ -37,8 +37,7 @@ class LinkThatVanishes:
         finally:
             link._server.close()
             await link.vanish(at_once=True)
-            for writer in link._open:
-                writer.transport.abort()
+            link.forget()
 
     @property
     def url(self) -> str:
@@ -55,6 +54,12 @@ class LinkThatVanishes:
         if self._up and not at_once:
             await asyncio.wait(self._up, timeout=_UNDER_WAY_S)
         await _end(self._up)
+
+    def forget(self) -> None:
+        """Close the connections at both ends, as happens to those of which nobody knows any more."""
+        for writer in self._open:
+            writer.transport.abort()
+        self._open.clear()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection(*self._target)
