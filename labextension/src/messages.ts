@@ -22,23 +22,26 @@ export function idOf(data: Data, protocol: string): string | undefined {
 
 /** `count`, `offset` ... as little-endian 64-bit integers; the parts are channel, header, ... */
 function headerOfV1(data: Data): unknown {
-  const view = new DataView(data as ArrayBuffer);
-  const [start, end] = [2, 3].map(i => Number(view.getBigUint64(8 * i, true)));
-  return parse(data as ArrayBuffer, start, end);
+  const frame = data as ArrayBuffer;
+  const view = new DataView(frame);
+  const [start, end] = [view.getBigUint64(16, true), view.getBigUint64(24, true)];
+  return parse(frame.slice(Number(start), Number(end)));
 }
 
 /** Text is JSON; else `count`, `offset` ... as big-endian 32-bit integers, the first part JSON. */
 function headerOfLegacy(data: Data): unknown {
+  let message: unknown;
   if (typeof data === 'string') {
-    return (JSON.parse(data) as { header?: unknown }).header;
+    message = JSON.parse(data);
+  } else {
+    const view = new DataView(data);
+    message = parse(data.slice(view.getUint32(4), view.getUint32(8)));
   }
-  const view = new DataView(data);
-  const [start, end] = [1, 2].map(i => view.getUint32(4 * i));
-  return (parse(data, start, end) as { header?: unknown }).header;
+  return (message as { header?: unknown }).header;
 }
 
-function parse(data: ArrayBuffer, start: number | undefined, end: number | undefined): unknown {
-  return JSON.parse(decoder.decode(data.slice(start, end)));
+function parse(json: ArrayBuffer): unknown {
+  return JSON.parse(decoder.decode(json));
 }
 
 const decoder = new TextDecoder();
