@@ -55,6 +55,10 @@ class LinkThatVanishes:
             await asyncio.wait(self._up, timeout=_UNDER_WAY_S)
         await _end(self._up)
 
+    async def mute(self) -> None:
+        """Let nothing through any more from the client to the server, not even a pong."""
+        await _end(self._up)
+
     def forget(self) -> None:
         """Close the connections at both ends, as happens to those of which nobody knows any more."""
         for writer in self._open:
