@@ -33,7 +33,7 @@ FLAGS = (
     "--disable-sync",
     "--no-first-run",
 )
-AWAY = ("ERR_CONNECTION_REFUSED", "WebSocket connection", "Failed to fetch", "NetworkError")
+AWAY = ("net::ERR_", "WebSocket connection", "Failed to fetch", "NetworkError")
 """What the console says while the server is away."""
 WITHIN_MS = 30_000.0
 WIDTH, HEIGHT = 1200, 750
