@@ -37,7 +37,15 @@ with Output() as out:
 display(slider)
 slider.close()
 """
-CODES = (SHOW, TALK, "1 / 0", "?len", "%matplotlib inline\nimport pylab\npylab.plot([1, 2]);", "1", "1")
+CODES = (
+    SHOW,
+    TALK,
+    "1 / 0",
+    "?len",
+    "%matplotlib inline\nimport pylab\npylab.plot([1, 2]);",
+    "1",
+    "1",
+)
 
 
 async def test_ids_do_not_repeat(short_tmp_path: Path) -> None:
