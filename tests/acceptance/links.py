@@ -60,7 +60,7 @@ class LinkThatVanishes:
         await _end(self._up)
 
     def forget(self) -> None:
-        """Close the connections at both ends, as happens to those of which nobody knows any more."""
+        """Close all connections at both ends, as what no longer knows them does."""
         for writer in self._open:
             writer.transport.abort()
         self._open.clear()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-
 from tests.acceptance.kernel_client import Clients, Message, printed
 from tests.server import RunningServer
 

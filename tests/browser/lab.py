@@ -67,9 +67,9 @@ def lab_server(root: Path, *, config: str = "", kernels_outlive: bool = False) -
 
 
 class Lab:
-    """One browser window with JupyterLab in it, which it gets from ``url``, its server's or a link's.
+    """One browser window with JupyterLab in it.
 
-    ``problems`` is what its console calls errors, except for what contains one of
+    It gets that from ``url``, its server's or a link's.  ``problems`` is what its console calls errors, except for what contains one of
     ``expected_problems``.
     """
 

@@ -32,19 +32,14 @@ for number in range(0, {LINES}, 10):
 WITHIN_S = 120.0
 
 
-async def last_line(output: Locator) -> int:
-    """Return the last number that the page shows, -1 if there is none yet."""
-    text = await output.evaluate("node => node.textContent.slice(-20)")
-    return int(text.split()[-1]) if text.split() else -1
-
-
 async def shows(output: Locator, line: int) -> None:
     """Wait until the page has come to a line."""
-
-    async def has_come() -> bool:
-        return await last_line(output) >= line
-
-    await eventually(has_come, within_s=WITHIN_S)
+    await output.page.wait_for_function(
+        "([node, line]) => Number(node.textContent.slice(-20).trim().split(/\\s+/).pop()) >= line",
+        arg=[await output.element_handle(), line],
+        polling=200,
+        timeout=WITHIN_S * 1000,
+    )
 
 
 async def half_printed(lab: Lab, link: LinkThatVanishes) -> Locator:
@@ -74,7 +69,7 @@ async def has_ended(server: RunningServer) -> bool:
 
 async def shows_every_line_once(output: Locator) -> None:
     await shows(output, LINES - 1)
-    text = await output.evaluate("node => node.textContent")
+    text = await output.inner_text()
     assert [int(line) for line in text.split()] == [*range(LINES)]
 
 
