@@ -140,7 +140,7 @@ class RunningServer:
         await eventually(self._has_ended, within_s=STOP_WITHIN_S)
         return self._process.wait()
 
-    async def restart(self, how: signal.Signals) -> None:
+    async def restart(self, how: int) -> None:
         """End the server and start another over the same directories."""
         self.signal(how)
         await self.wait()

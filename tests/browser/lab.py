@@ -69,8 +69,8 @@ def lab_server(root: Path, *, config: str = "", kernels_outlive: bool = False) -
 class Lab:
     """One browser window with JupyterLab in it.
 
-    It gets that from ``url``, its server's or a link's.  ``problems`` is what its console calls errors, except for what contains one of
-    ``expected_problems``.
+    It comes from ``url``, its server's or a link's.  ``problems`` is what its console calls
+    errors, except for what contains one of ``expected_problems``.
     """
 
     def __init__(self, page: Page, server: RunningServer) -> None:
