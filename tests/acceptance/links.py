@@ -66,7 +66,11 @@ class LinkThatVanishes:
         self._open.clear()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection(*self._target)
+        try:
+            far_reader, far_writer = await asyncio.open_connection(*self._target)
+        except OSError:  # the server is away
+            writer.close()
+            return
         self._open += [writer, far_writer]
         self._down.add(asyncio.create_task(_forward(far_reader, writer)))
         self._up.add(asyncio.create_task(_forward(reader, far_writer)))
