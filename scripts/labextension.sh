@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Build the JupyterLab extension and link it into .venv; quick when nothing changed.
 source "$(dirname "$0")/lib.sh"
+has_node || exit 1
 
 cd labextension
 dependencies=$(sha256sum <package-lock.json)
