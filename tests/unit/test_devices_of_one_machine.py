@@ -18,7 +18,7 @@ from tests.fakes import RuntimeThatRefusesToStart
 from tests.helpers import eventually
 from tests.unit.one_machine import OneMachine
 
-SMALL = {"cpu": Decimal("0.1"), "mem": 1 << 28}
+SMALL: dict[str, Decimal | int] = {"cpu": Decimal("0.1"), "mem": 1 << 28}
 ONE = Slots({**SMALL, "cuda.device": 1})
 AMOUNTS = ("0.001", "0.25", "0.333", "0.5", "1", "1.5")
 
