@@ -156,5 +156,5 @@ def _changed(before: AgentReport | None, after: AgentReport) -> bool:
     """Whether the part of a report that is kept in the database differs."""
     if before is None:
         return True
-    ignored = {"kernels", "revision"}
+    ignored = {"kernels", "devices", "revision"}
     return before.model_dump(exclude=ignored) != after.model_dump(exclude=ignored)
