@@ -16,9 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from backendai_jupyter.domain import records, wire
 from backendai_jupyter.domain.states import Status
+from backendai_jupyter.domain.statistics import KernelStatistics, NodeStatistics
 from backendai_jupyter.manager.board import Notice
 
 MAX_SESSIONS = 1000  # in one answer
+_STATISTICS = "null if not asked for, or for the reason that is given"
+_STATISTICS_REASON = "why there are none though they were asked for; a sentence"
 END_REASON = "Its owner asked for its end."
 
 
@@ -59,6 +62,8 @@ class Kernel(Model):
     workdir: str
     generation: int = Field(description="how often its program was asked for")
     exit: Exit | None
+    statistics: KernelStatistics | None = Field(default=None, description=_STATISTICS)
+    statistics_reason: str = Field(default="", description=_STATISTICS_REASON)
 
 
 class Session(Model):
@@ -96,10 +101,16 @@ class SessionList(RootModel[list[Session]]):
     """Compute sessions, newest first."""
 
 
-class SessionFilter(Model):
-    """Which sessions to list."""
+class Wanted(Model):
+    """What to answer beside the thing itself."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    statistics: bool = Field(default=False, description="also what is used at the moment")
+
+
+class SessionFilter(Wanted):
+    """Which sessions to list."""
 
     status: list[Status] = Field(
         default=[], description="only these, given once for each; none: all"
@@ -155,6 +166,8 @@ class Agent(Model):
     notes: list[str] = Field(description="what this node cannot enforce, in words")
     seen_at: float = Field(description="when it last said something new")
     is_drained: bool = Field(description="whether nothing new starts there")
+    statistics: NodeStatistics | None = Field(default=None, description=_STATISTICS)
+    statistics_reason: str = Field(default="", description=_STATISTICS_REASON)
 
 
 class AgentChange(Model):
