@@ -11,29 +11,43 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 
 import psutil
 
+from backendai_jupyter.domain.states import FINAL
 from backendai_jupyter.store.migrate import upgrade
 from tests.helpers import eventually
 from tests.postgres import PrivatePostgres
 from tests.server import RunningServer, private_directories
-from tests.services import EtcdServer, RedisServer
+from tests.services import LOOPBACK, EtcdServer, RedisServer
 
+_PREFIX = "bjc-"
 READY = "is ready"
 START_WITHIN_S = 60.0
 STOP_WITHIN_S = 30.0
+END_WITHIN_S = 60.0
 
 
 class AgentProcess:
     """``backendai-agent`` as a process; started again it has the same node and kernels."""
 
-    def __init__(self, root: Path, name: str, traits: Mapping[str, object]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        name: str,
+        traits: Mapping[str, object],
+        *,
+        enter: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        """``enter`` is a command that runs another one on the agent's own machine."""
         self.name = name
+        self._enter = enter
+        self._env = {**os.environ, **private_directories(root), **(env or {})}
         self.root = root
         self.log_path = root / "agent.log"
         root.mkdir(parents=True)
@@ -62,12 +76,13 @@ class AgentProcess:
         assert process.poll() is None, f"the agent did not start:\n{self.log}"
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "backendai_jupyter.cli.daemon", f"--config={self._config}"]
+        daemon = (sys.executable, "-m", "backendai_jupyter.cli.daemon")
+        command = [*self._enter, *daemon, f"--config={self._config}"]
         with self.log_path.open("ab") as log:
             return subprocess.Popen(
                 command,
                 cwd=self.root,
-                env={**os.environ, **private_directories(self.root)},
+                env=self._env,
                 stdout=log,
                 stderr=log,
             )
@@ -82,8 +97,12 @@ class AgentProcess:
         await eventually(lambda: process.poll() is not None, within_s=STOP_WITHIN_S)
         return process.wait()
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     async def stop(self) -> None:
-        if self._process is not None and self._process.poll() is None:
+        if self.is_running:
             self.signal(signal.SIGCONT)
             self.signal(signal.SIGTERM)
             await self.wait()
@@ -99,16 +118,23 @@ class Cluster:
     ``secret`` and ``vfroot`` are the same for all, as on nodes with shared storage.
     """
 
-    def __init__(self, *, agent_lost_s: float = 60.0) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="bjc-"))
+    def __init__(
+        self,
+        *,
+        agent_lost_s: float = 60.0,
+        host: str = LOOPBACK,
+        postgres: PrivatePostgres | None = None,
+    ) -> None:
+        """Stores that agents use too listen on ``host``."""
+        self.root = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
         self.root.chmod(0o755)  # kernels of agents run as another user
-        self.etcd = EtcdServer(self.root / "etcd")
-        self.redis = RedisServer(self.root / "redis")
+        self.etcd = EtcdServer(self.root / "etcd", host=host)
+        self.redis = RedisServer(self.root / "redis", host=host)
         self.secret = self.root / "secret"
         self.secret.touch(mode=0o600)
         self.secret.write_text(secrets.token_hex(32))
         self.vfroot = self.root / "vfroot"
-        self.postgres = PrivatePostgres()
+        self.postgres = postgres or PrivatePostgres()
         self.agents: list[AgentProcess] = []
         self.servers: list[RunningServer] = []
         self._agent_lost_s = agent_lost_s
@@ -116,8 +142,8 @@ class Cluster:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Cluster:
-        self._stack.callback(shutil.rmtree, self.root, ignore_errors=True)
-        self._stack.callback(self._kill_what_is_left)
+        clear_up_after_killed_runs()
+        self._stack.callback(_clear_up, self.root)
         for service in (self.etcd, self.redis):
             self._stack.callback(service.kill)
         self._stack.callback(self.postgres.remove)
@@ -137,7 +163,13 @@ class Cluster:
         finally:
             await self._stack.aclose()
 
-    async def add_agent(self, **traits: object) -> AgentProcess:
+    async def add_agent(
+        self,
+        *,
+        enter: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        **traits: object,
+    ) -> AgentProcess:
         number = len(self.agents) + 1
         root = self.root / f"a{number}"
         agent = AgentProcess(
@@ -153,13 +185,17 @@ class Cluster:
                 "heartbeat_s": 1.0,
                 **traits,
             },
+            enter=enter,
+            env=env,
         )
         self.agents.append(agent)
         self._stack.push_async_callback(agent.stop)
         await agent.start()
         return agent
 
-    async def add_server(self, **traits: object) -> RunningServer:
+    async def add_server(
+        self, *, env: Mapping[str, str] | None = None, **traits: object
+    ) -> RunningServer:
         number = len(self.servers) + 1
         settings = {
             **self._stores(),
@@ -172,6 +208,7 @@ class Cluster:
             self.root / f"m{number}",
             config="".join(f"c.BackendAI.{name} = {value!r}\n" for name, value in settings.items()),
             kernels_outlive=True,
+            env=env,
         )
         server.root.mkdir()
         server.token = self._token
@@ -187,16 +224,36 @@ class Cluster:
             "cluster_secret_file": str(self.secret),
         }
 
-    def _kill_what_is_left(self) -> None:
-        """End the kernels and relays that a test which failed has left to agents that are gone."""
-        for process in psutil.process_iter(["cmdline"]):
-            if any(str(self.root) in word for word in process.info["cmdline"] or ()):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-
     async def _end_kernels(self) -> None:
-        """End what runs, as its owner would."""
+        """End what runs, as its owner would, and wait until the agents have done so.
+
+        An agent that is stopped meanwhile leaves what it has not ended yet.
+        """
         for server in [server for server in self.servers if server.url][:1]:
             answer = await server.get("api/kernels")
             for kernel in answer.json():
                 await server.delete(f"api/kernels/{kernel['id']}")
+            await eventually(lambda s=server: self._have_ended(s), within_s=END_WITHIN_S)
+
+    async def _have_ended(self, server: RunningServer) -> bool:
+        agents = {agent.name for agent in self.agents if agent.is_running}
+        listed = (await server.get("backendai/v1/sessions")).json()
+        kernels = [kernel for session in listed for kernel in session["kernels"]]
+        return all(one["status"] in FINAL for one in kernels if one["agent_id"] in agents)
+
+
+def clear_up_after_killed_runs() -> None:
+    """End what runs of the tests that were killed have left."""
+    for root in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        owner = root.name.removeprefix(_PREFIX).split("-")[0]
+        if not Path("/proc", owner).exists():
+            _clear_up(root)
+
+
+def _clear_up(root: Path) -> None:
+    """End the kernels and relays that a test which failed has left to agents that are gone."""
+    for process in psutil.process_iter(["cmdline"]):
+        if any(str(root) in word for word in process.info["cmdline"] or ()):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+    shutil.rmtree(root, ignore_errors=True)

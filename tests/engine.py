@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
 import pytest
 from docker import APIClient
 
@@ -63,11 +64,23 @@ STOP_WITHIN_S = 30.0
 class PrivateEngine:
     """A ``dockerd`` with its own data, socket and bridge; one per test run.
 
-    The first run at a time uses the cached data; one beside it begins with none.
+    The first run at a time uses the cached data; one beside it begins with none.  A second
+    engine of a run has a ``name``; with ``enter``, a command that runs another one elsewhere,
+    it is on another machine.
     """
 
-    def __init__(self, cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        cache: Path | None = None,
+        *,
+        name: str = "",
+        enter: Sequence[str] = (),
+        options: Sequence[str] = (),
+    ) -> None:
         self.cache = cache or _cache_root()
+        self._name = f"{name}-" if name else ""
+        self._enter = enter
+        self._extra = options
         self.cache.mkdir(parents=True, exist_ok=True)
         # A short name, because sockets live here.
         self.state = Path(tempfile.mkdtemp(prefix=f"{_STATE_PREFIX}{os.getpid()}-"))
@@ -85,21 +98,25 @@ class PrivateEngine:
         _get_commands()
         _clear_up_after_killed_runs()
         self._data = self._claim_data()
-        _add_bridge(self._bridge)
+        _add_bridge(self._bridge, self._enter)
         self._launch()
+        self.remove_containers()  # of a run that was killed
+
+    def remove_containers(self) -> None:
+        """End all that the engine has running."""
         with contextlib.closing(self.client()) as client:
-            for left in client.containers(all=True):  # by a run that was killed
+            for left in client.containers(all=True):
                 client.remove_container(left["Id"], force=True, v=True)
 
     def start_again(self) -> None:
-        """Start an engine that was killed, with what it had; returns when it answers."""
+        """Start an engine that was ended, with what it had; returns when it answers."""
         assert self._process is not None
         self._process.wait()
         (self.state / "ready.sock").unlink()
         # Its containerd ends as well; the new engine would take even its zombie for a living one.
         containerd = self.state / "exec" / "containerd" / "containerd.pid"
         _wait_for_end(containerd, self.state, signal.SIGKILL)
-        containerd.unlink()
+        containerd.unlink(missing_ok=True)
         self._launch()
 
     def _launch(self) -> None:
@@ -107,7 +124,7 @@ class PrivateEngine:
             self._process = subprocess.Popen(
                 # However this process ends, its engine ends too.
                 [
-                    *("setpriv", "--pdeathsig", "TERM"),
+                    *("setpriv", "--pdeathsig", "TERM", *self._enter),
                     find_command("dockerd"),
                     *self._options(self._data),
                 ],
@@ -131,7 +148,8 @@ class PrivateEngine:
                 self._process.kill()
                 self._process.wait()
             self._process = None
-        _remove_bridge(self._bridge)
+        _end_containers(self.state)
+        _remove_bridge(self._bridge, self._enter)
         shutil.rmtree(self.state, ignore_errors=True)
         if self._lock is not None:
             self._lock.close()
@@ -148,6 +166,16 @@ class PrivateEngine:
         self.base = self._ensure_base(tarball)
         return {name: self._ensure_image(name) for name in names}
 
+    def copy_images(self, other: PrivateEngine, names: Sequence[str] = ("python",)) -> None:
+        """Have the images that another engine has, without building them again."""
+        with contextlib.closing(other.client()) as source, contextlib.closing(self.client()) as own:
+            known = {image["Id"] for image in own.images()}
+            for tag in (_tag_of(name) for name in names):
+                if source.inspect_image(tag)["Id"] not in known:
+                    say(f"copying {tag}")
+                    own.load_image(source.get_image(tag), quiet=True)
+            own.prune_images({"dangling": True})
+
     @property
     def _log_path(self) -> Path:
         return self.state / "dockerd.log"
@@ -159,15 +187,16 @@ class PrivateEngine:
             *("--pidfile", str(self.state / "docker.pid"), "--host", self.url),
             *("--bridge", self._bridge, "--iptables=false", "--ip-forward=false"),
             *("--containerd-namespace", self._bridge, "--exec-opt", "native.cgroupdriver=cgroupfs"),
+            *self._extra,
         ]
 
     def _claim_data(self) -> Path:
-        self._lock = (self.cache / "engine.lock").open("w")
+        self._lock = (self.cache / f"{self._name}engine.lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return _made(self.state / "data")
-        return _made(self.cache / "data")
+        return _made(self.cache / f"{self._name}data")
 
     def _ensure_base(self, tarball: Path) -> str:
         tag = f"{BASE_REPOSITORY}:{base_key()}"
@@ -182,7 +211,7 @@ class PrivateEngine:
         wanted = hash_of(
             self.base, str(self.wheels), *(content_of(path) for path in sorted(context.iterdir()))
         )
-        tag = f"backendai-{name}:latest"
+        tag = _tag_of(name)
         if (found := self._existing(tag, wanted)) is not None:
             return found
         say(f"building {tag}")
@@ -286,16 +315,20 @@ def _get_commands() -> None:
     run_command(install)
 
 
-def _add_bridge(name: str) -> None:
+def _tag_of(name: str) -> str:
+    return f"backendai-{name}:latest"
+
+
+def _add_bridge(name: str, enter: Sequence[str]) -> None:
     # Some subnet that nobody on this machine has: containers use it to reach each other.
-    run_command([find_command("ip"), "link", "add", name, "type", "bridge"])
-    third = os.getpid() % 250 + 1
-    run_command([find_command("ip"), "addr", "add", f"10.213.{third}.1/24", "dev", name])
-    run_command([find_command("ip"), "link", "set", name, "up"])
+    ip, third = [*enter, find_command("ip")], os.getpid() % 250 + 1
+    run_command([*ip, "link", "add", name, "type", "bridge"])
+    run_command([*ip, "addr", "add", f"10.213.{third}.1/24", "dev", name])
+    run_command([*ip, "link", "set", name, "up"])
 
 
-def _remove_bridge(name: str) -> None:
-    delete = [find_command("ip"), "link", "del", name]
+def _remove_bridge(name: str, enter: Sequence[str] = ()) -> None:
+    delete = [*enter, find_command("ip"), "link", "del", name]
     subprocess.run(delete, capture_output=True, check=False)
 
 
@@ -308,6 +341,7 @@ def _clear_up_after_killed_runs() -> None:
         owner = int(state.name.removeprefix(_STATE_PREFIX).split("-")[0])
         if not Path(f"/proc/{owner}").exists():
             _end_engine(state)
+            _end_containers(state)
             _remove_bridge(_bridge_of(owner))
             shutil.rmtree(state, ignore_errors=True)
 
@@ -315,6 +349,16 @@ def _clear_up_after_killed_runs() -> None:
 def _end_engine(state: Path) -> None:
     """Wait until the engine with this state, which may still hold cached data, has ended."""
     _wait_for_end(state / "docker.pid", state, signal.SIGTERM)
+
+
+def _end_containers(state: Path) -> None:
+    """End what outlives an engine that was killed, or keeps containers over its restarts."""
+    for process in psutil.process_iter(["name", "cmdline"]):
+        words = process.info["cmdline"] or ()
+        if process.info["name"].startswith("containerd-shim") and str(state) in " ".join(words):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for one in (process, *process.children(recursive=True)):
+                    one.kill()
 
 
 def _wait_for_end(pid_file: Path, state: Path, signum: int) -> None:

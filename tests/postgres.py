@@ -43,14 +43,14 @@ CleanDatabase = Callable[[], str]
 class PrivatePostgres:
     """A server process of ours, ended by its id; the same port and data after a restart."""
 
-    def __init__(self, *settings: str, tls: bool = False) -> None:
+    def __init__(self, *settings: str, tls: bool = False, root: Path | None = None) -> None:
         self.password = secrets.token_urlsafe(12)
         self.port = _free_port()
         self.certificates: Certificates | None = None
         self._tls = tls
         self._settings = [*_FAST, *_SOON, *settings]
         self._bin = _find_programs()
-        self._root = Path(tempfile.mkdtemp(prefix="bj-pg-"))
+        self._root = root or Path(tempfile.mkdtemp(prefix="bj-pg-"))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -93,9 +93,13 @@ class PrivatePostgres:
                 stderr=log,
             )
         try:
-            await eventually(self._answers, within_s=_READY_WITHIN_S)
+            await eventually(self.answers, within_s=_READY_WITHIN_S)
         except AssertionError:
             raise AssertionError(f"PostgreSQL did not start:\n{self.log}") from None
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     async def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """End the server; by default it ends its connections and closes its files."""
@@ -153,7 +157,7 @@ class PrivatePostgres:
         server = psutil.Process(self._process.pid)
         return [server, *server.children(recursive=True)]
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None
         asked = [str(self._bin / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]

@@ -29,6 +29,7 @@ from tests.certificates import Certificates
 from tests.helpers import eventually
 
 READY_S = 20.0
+LOOPBACK = "127.0.0.1"
 PASSWORD = "s3cret/with:odd@letters"
 PASSWORD_IN_URL = "s3cret%2Fwith%3Aodd%40letters"
 
@@ -88,11 +89,17 @@ class Service:
 
 class RedisServer(Service):
     def __init__(
-        self, directory: Path, *, secured: Certificates | None = None, password: str = ""
+        self,
+        directory: Path,
+        *,
+        host: str = LOOPBACK,
+        secured: Certificates | None = None,
+        password: str = "",
     ) -> None:
         self.port = free_port()
+        self._host = host
         self.socket = directory / "redis.sock"
-        lines = ['save ""', f"unixsocket {self.socket}"]
+        lines = ['save ""', f"unixsocket {self.socket}", f"bind {host}", "protected-mode no"]
         if secured is None:
             lines += [f"port {self.port}"]
             self._start_of_url, self._options = "redis://", ""
@@ -108,7 +115,7 @@ class RedisServer(Service):
         (directory / "redis.conf").write_text("\n".join(lines))
 
     def url(self, prefix: str = "test") -> str:
-        start = f"{self._start_of_url}127.0.0.1:{self.port}/0"
+        start = f"{self._start_of_url}{self._host}:{self.port}/0"
         return f"{start}?prefix={prefix}{self._options}"
 
     async def _answers(self) -> bool:
@@ -124,6 +131,7 @@ class EtcdServer(Service):
         self,
         directory: Path,
         *,
+        host: str = LOOPBACK,
         name: str = "one",
         peers: dict[str, int] | None = None,
         secured: Certificates | None = None,
@@ -131,7 +139,7 @@ class EtcdServer(Service):
     ) -> None:
         self.port = free_port()
         peers = peers or {name: free_port()}
-        self.endpoint = f"127.0.0.1:{self.port}"
+        self.endpoint = f"{host}:{self.port}"
         scheme, self._options = "http", ""
         self._verify: ssl.SSLContext | bool = False  # without TLS there is nothing to verify
         argv = ["etcd", "--name", name, "--data-dir", "data", "--log-level", "error"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +74,12 @@ class Checkpoints:
     def kernels(self) -> set[str]:
         """Return the ids of all kernels that have one."""
         return {path.stem for path in self.directory.glob("*.json")}
+
+    def all(self) -> Iterator[Checkpoint]:
+        """Yield those that can be read."""
+        for kernel_id in self.kernels():
+            if (found := self.read(kernel_id)) is not None:
+                yield found
 
     def _path(self, kernel_id: str) -> Path:
         return self.directory / f"{kernel_id}.json"

@@ -6,16 +6,31 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack
 
-from backendai_jupyter.agent.equipment import Equipment, wants_docker
+from backendai_jupyter.agent.equipment import Equipment, Site, wants_docker
 from backendai_jupyter.agent.home import open_home
+from backendai_jupyter.agent.node import checkpoints_in
 from backendai_jupyter.agent.registration import Registration
+from backendai_jupyter.agent.runtime.docker import DockerRuntime
 from backendai_jupyter.cluster.seal import Sealer
 from backendai_jupyter.cluster.shared_config import SharedConfig, agent_scopes
 from backendai_jupyter.cluster.stores import open_stores
 from backendai_jupyter.config import BackendAIAgent
+from backendai_jupyter.errors import Unavailable
 from backendai_jupyter.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
+
+
+def _check_without_docker(site: Site) -> None:
+    """Raise ``Unavailable`` if kernels of this node are in an engine that does not answer.
+
+    Who does not see them would take them for gone, and leave their containers for ever.
+    """
+    if any(one.image.runtime == DockerRuntime.name for one in checkpoints_in(site.scratch_root).all()):
+        raise Unavailable(
+            "This node has kernels in containers, and no Docker engine answers. Start it, or "
+            "set BackendAIAgent.docker_url."
+        )
 
 
 async def serve(settings: BackendAIAgent, stop: asyncio.Event) -> None:
@@ -37,9 +52,10 @@ async def serve(settings: BackendAIAgent, stop: asyncio.Event) -> None:
         await registration.check()
         shared = SharedConfig(cluster, settings, agent_scopes(settings))
         await shared.read()
-        equipment = Equipment(
-            settings, home.site, use_docker=await wants_docker(settings), leaves_kernels=True
-        )
+        use_docker = await wants_docker(settings)
+        if not use_docker:
+            await asyncio.to_thread(_check_without_docker, home.site)
+        equipment = Equipment(settings, home.site, use_docker=use_docker, leaves_kernels=True)
         stack.push_async_callback(equipment.close)
         await equipment.open()
         supervisor = Supervisor()

@@ -23,7 +23,7 @@ from backendai_jupyter.cluster.protocols import ClusterStore, LiveStore
 from backendai_jupyter.cluster.seal import Sealer
 from backendai_jupyter.config import BackendAIAgent
 from backendai_jupyter.domain.resources import Slots, parse_size
-from backendai_jupyter.errors import Unavailable
+from backendai_jupyter.errors import RuntimeFailed, Unavailable
 from backendai_jupyter.points import reached
 from backendai_jupyter.storage.hosts import VFolderHost
 from backendai_jupyter.supervisor import Supervisor
@@ -42,6 +42,16 @@ class Site:
     def process_dir(self) -> Path:
         """Where the process runtime keeps what it knows of its kernels."""
         return self.run_root / "p"
+
+
+class _Runtimes(dict[str, KernelRuntime]):
+    """Those of this agent, by name; the agent before it may have had others."""
+
+    def __missing__(self, name: str) -> KernelRuntime:
+        raise RuntimeFailed(
+            f"There was no {name} runtime when this agent started, and kernels of it are left. "
+            "See that it is there, and start the agent again."
+        )
 
 
 class Equipment:
@@ -102,7 +112,7 @@ class Equipment:
         uid, gid = kernel_identity(settings.kernel_uid)
         tools = Tools(
             node=Node(site.run_root, site.scratch_root, uid, gid),
-            runtimes={runtime.name: runtime for runtime in self.runtimes},
+            runtimes=_Runtimes({runtime.name: runtime for runtime in self.runtimes}),
             relay=self.relay,
             ask=kernel_info,
             settings=settings,

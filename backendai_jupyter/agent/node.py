@@ -22,6 +22,10 @@ _CGROUP_LIMITS = (
 )
 
 
+def checkpoints_in(scratch_root: Path) -> Checkpoints:
+    return Checkpoints(scratch_root / _CHECKPOINTS)
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """Where an agent keeps what belongs to its kernels, and as whom they run.
@@ -46,7 +50,7 @@ class Node:
 
     @property
     def checkpoints(self) -> Checkpoints:
-        return Checkpoints(self.scratch_root / _CHECKPOINTS)
+        return checkpoints_in(self.scratch_root)
 
     def kernels(self) -> set[str]:
         """Return the ids of all kernels of which there is anything in the directories."""

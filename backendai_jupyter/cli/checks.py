@@ -29,6 +29,7 @@ CHECKS: dict[str, Check] = {
     "runtime directory": machine.runtime_dir,
     "relay": machine.relay,
     "docker": machine.docker,
+    "live restore": cluster.live_restore,
     "images": machine.images,
     "sandbox": machine.sandbox,
     "limits": machine.limits,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 from backendai_jupyter.agent.runtime.docker_engine import connect, find_engine
 from backendai_jupyter.cli.findings import Found, Settings, State
@@ -19,6 +20,7 @@ from backendai_jupyter.domain.wire import AgentReport
 from backendai_jupyter.storage.hosts import read_markers
 
 MAX_SKEW_S = 1.0
+_NO_ENGINE = Found(State.OK, "not used: there is no Docker engine")
 _ALONE = Found(State.OK, "not used: this machine is a cluster of its own")
 
 
@@ -80,14 +82,30 @@ async def agents(settings: Settings) -> Found:
 async def swarm(settings: Settings) -> Found:
     if not settings.cluster:
         return _ALONE
-    url = settings.agent.docker_url or None
-    if settings.agent.runtime == "process" or not await find_engine(url):
-        return Found(State.OK, "not used: there is no Docker engine")
-    state = await asyncio.to_thread(_swarm_state, url)
+    info = await _engine(settings)
+    if info is None:
+        return _NO_ENGINE
+    state = str(info["Swarm"]["LocalNodeState"])
     if state == "active":
         return Found(State.OK, "this engine is a member")
+    if info["LiveRestoreEnabled"]:
+        return Found(State.OK, "no member: an engine with live-restore cannot be one")
     message = f"This engine is no member of a swarm ({state})."
     advice = "Sessions over several nodes need one: docker swarm init, docker swarm join."
+    return Found(State.WARN, message, advice)
+
+
+async def live_restore(settings: Settings) -> Found:
+    """Whether kernels survive their engine; a member of a swarm cannot have it so."""
+    info = await _engine(settings)
+    if info is None:
+        return _NO_ENGINE
+    if info["LiveRestoreEnabled"]:
+        return Found(State.OK, "kernels go on while the engine is stopped, upgraded or killed")
+    message = "Kernels end when the engine is stopped, upgraded or killed."
+    if not settings.is_agent or info["Swarm"]["LocalNodeState"] == "active":
+        return Found(State.OK, message)
+    advice = 'Put "live-restore": true into /etc/docker/daemon.json; systemctl reload docker.'
     return Found(State.WARN, message, advice)
 
 
@@ -116,9 +134,17 @@ def _other_disks(settings: Settings, reports: Mapping[str, AgentReport]) -> list
     return found
 
 
-def _swarm_state(url: str | None) -> str:
+async def _engine(settings: Settings) -> dict[str, Any] | None:
+    """Return what the Docker engine says of itself; None where none is used."""
+    url = settings.agent.docker_url or None
+    if settings.agent.runtime == "process" or not await find_engine(url):
+        return None
+    return await asyncio.to_thread(_info, url)
+
+
+def _info(url: str | None) -> dict[str, Any]:
     client = connect(url)
     try:
-        return str(client.info()["Swarm"]["LocalNodeState"])
+        return dict(client.info())
     finally:
         client.close()

@@ -8,6 +8,7 @@ CLUSTER_ID = "cluster"  # that of sessions whose assignments are in shared store
 
 ASSIGNMENTS = "assignments/"
 AGENTS = "agents/"  # one key per agent, written by the agent under a lease
+CLAIMS = "claims/"  # one key per session of a batch run, written by it under a lease
 LEADER = "leader"  # the manager that decides for all
 SETTINGS = "config/"  # one key per scope and shared setting, written by administrators
 
@@ -23,6 +24,10 @@ def assignment(agent_id: str, kernel_id: str) -> str:
 
 def registration(agent_id: str) -> str:
     return f"{AGENTS}{agent_id}"
+
+
+def claim(session_id: str) -> str:
+    return f"{CLAIMS}{session_id}"
 
 
 def setting(scope: str, name: str) -> str:

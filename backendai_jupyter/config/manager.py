@@ -59,8 +59,9 @@ class BackendAI(Configurable):
         60.0,
         min=1.0,
         help="""Seconds after which the kernels of an agent that is neither in etcd nor in Redis
-        any more count as lost, and end.  Larger lets kernels survive a longer cut of the
-        network; smaller gives their room back sooner.""",
+        any more count as lost, and end; so do those of a batch run that etcd does not know any
+        more.  Larger lets kernels survive a longer cut of the network; smaller gives their room
+        back sooner.""",
     ).tag(config=True, shared=True)
 
     vfolder_hosts = Dict(

@@ -12,6 +12,7 @@ from backendai_jupyter.cluster.seal import Sealer
 from backendai_jupyter.config import BackendAI
 from backendai_jupyter.domain.records import SYSTEM, ComputeSession, User, Viewer
 from backendai_jupyter.errors import Unavailable
+from backendai_jupyter.manager.batch import AbandonedRuns, Claims
 from backendai_jupyter.manager.board import Board
 from backendai_jupyter.manager.deadlines import Deadlines
 from backendai_jupyter.manager.lost import LostAgents
@@ -33,6 +34,7 @@ from backendai_jupyter.supervisor import Loop, Period, Supervisor
 
 _DEADLINES_PASS_S = 1.0
 _LOST_PASS_S = 1.0
+_ABANDONED_PASS_S = 2.0
 _HINT_PASS_S = 60.0
 _MAX_BACKOFF_S = 5.0
 _TOO_MANY_FAILURES = 3  # in a row: of a single one another manager need not hear
@@ -97,6 +99,8 @@ class Manager:
             self.board, self._store, limits=settings.start_limits, changed=self._asked_for, now=now
         )
         self._lost_agents = self._make_lost_agents(cluster)
+        self.claims = Claims(cluster)
+        self._abandoned_runs = self._make_abandoned_runs(cluster)
 
     async def prepare(self) -> None:
         """Write the assignments of the kernels that a manager before this one had started."""
@@ -113,6 +117,10 @@ class Manager:
         self._supervisor.loop(self._tell_others)
         self._supervisor.loop(self._led("deadlines", self._deadlines.step, _DEADLINES_PASS_S))
         self._supervisor.loop(self._led("lost agents", self._lost_agents.step, _LOST_PASS_S))
+        self._supervisor.loop(
+            self._led("abandoned runs", self._abandoned_runs.step, _ABANDONED_PASS_S)
+        )
+        self._supervisor.task("claims", self.claims.run())
         self._supervisor.loop(self._led("folders", self.vfolders.tidy, _TIDY_PASS_S))
         self._supervisor.loop(_loop("doubtful", self.sessions.end_doubtful, self._full_pass_s))
         self._supervisor.loop(_loop("report hints", self._follow_reports, 0))
@@ -126,6 +134,7 @@ class Manager:
     def leadership_changed(self) -> None:
         """Take note that this manager leads, or does no longer."""
         self._lost_agents.forget()
+        self._abandoned_runs.forget()
         self._schedule.poke()
 
     def settings_changed(self) -> None:
@@ -198,6 +207,16 @@ class Manager:
             board=self.board,
             after_s=lambda: self._settings.agent_lost_s,
             moved=self._rows_moved,
+            now=self._now,
+        )
+
+    def _make_abandoned_runs(self, cluster: ClusterStore) -> AbandonedRuns:
+        return AbandonedRuns(
+            self.cluster_id,
+            cluster=cluster,
+            sessions=self._store,
+            after_s=lambda: self._settings.agent_lost_s,
+            ended=self._asked_for,
             now=self._now,
         )
 

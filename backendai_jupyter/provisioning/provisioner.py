@@ -281,6 +281,8 @@ class BackendAIProvisioner(KernelProvisionerBase):
         enqueued = backend.manager.sessions.enqueue(request, self._viewer(backend))
         session = await backend.call(enqueued)
         self._session, self._generation = session.id, session.main.generation
+        if not request.for_server:
+            await backend.call(backend.manager.claims.add(session.id))
 
     async def _end(self, backend: Backend, session_id: str) -> None:
         sessions = backend.manager.sessions

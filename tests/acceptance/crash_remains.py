@@ -18,6 +18,7 @@ from backendai_jupyter.errors import BackendError
 
 DATABASE = "data/backendai.sqlite"
 CGROUPS = Path("/sys/fs/cgroup")
+Row = dict[str, Any]
 PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 
 
@@ -105,25 +106,33 @@ def docker(url: str, kernels: Collection[str]) -> Iterator[str]:
 def database(root: Path) -> Iterator[str]:
     with closing(sqlite3.connect(root / DATABASE)) as rows:
         rows.row_factory = sqlite3.Row
-        for kernel in rows.execute("SELECT * FROM kernels"):
-            query = "SELECT * FROM kernel_history WHERE kernel_id = ? ORDER BY id"
-            steps = rows.execute(query, [kernel["id"]]).fetchall()
-            yield from history(kernel, steps)
-        for slot in rows.execute("SELECT * FROM allocations"):
-            if slot["freed_at"] is None or slot["used"] or slot["reserved"]:
-                yield f"slot {dict(slot)}"
-        for slot in rows.execute("SELECT * FROM agent_slots WHERE used + reserved != 0"):
-            yield f"agent's slot {dict(slot)}"
-        for session in rows.execute("SELECT * FROM sessions WHERE ended_at IS NULL"):
-            yield f"session {session['id']} {session['status']} without an end"
+        yield from of_rows(rows)
 
 
-def history(kernel: sqlite3.Row, steps: Sequence[sqlite3.Row]) -> Iterator[str]:
+def of_rows(connection: Any) -> Iterator[str]:
+    """Return in words what a database of any kind, whose rows are mappings, has of no end."""
+
+    def select(query: str) -> list[Row]:
+        return [dict(row) for row in connection.execute(f"SELECT * FROM {query}").fetchall()]
+
+    steps = select("kernel_history ORDER BY id")
+    for kernel in select("kernels"):
+        yield from history(kernel, [step for step in steps if step["kernel_id"] == kernel["id"]])
+    for slot in select("allocations"):
+        if slot["freed_at"] is None or slot["used"] or slot["reserved"]:
+            yield f"slot {slot}"
+    for slot in select("agent_slots WHERE used + reserved != 0"):
+        yield f"agent's slot {slot}"
+    for session in select("sessions WHERE ended_at IS NULL"):
+        yield f"session {session['id']} {session['status']} without an end"
+
+
+def history(kernel: Row, steps: Sequence[Row]) -> Iterator[str]:
     """Return in words where a kernel's history does not tell the truth."""
     before: str | None = None
     at = 0.0
     for step in steps:
-        told = f"step of {kernel['id']}: {dict(step)}"
+        told = f"step of {kernel['id']}: {step}"
         if step["before"] != before:
             yield f"{told} does not follow {before}"
         elif before is not None and Status(step["after"]) not in TRANSITIONS[Status(before)]:
