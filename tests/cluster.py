@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -233,7 +234,7 @@ class Cluster:
             answer = await server.get("api/kernels")
             for kernel in answer.json():
                 await server.delete(f"api/kernels/{kernel['id']}")
-            await eventually(lambda s=server: self._have_ended(s), within_s=END_WITHIN_S)
+            await eventually(partial(self._have_ended, server), within_s=END_WITHIN_S)
 
     async def _have_ended(self, server: RunningServer) -> bool:
         agents = {agent.name for agent in self.agents if agent.is_running}

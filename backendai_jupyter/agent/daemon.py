@@ -26,7 +26,9 @@ def _check_without_docker(site: Site) -> None:
 
     Who does not see them would take them for gone, and leave their containers for ever.
     """
-    if any(one.image.runtime == DockerRuntime.name for one in checkpoints_in(site.scratch_root).all()):
+    if any(
+        one.image.runtime == DockerRuntime.name for one in checkpoints_in(site.scratch_root).all()
+    ):
         raise Unavailable(
             "This node has kernels in containers, and no Docker engine answers. Start it, or "
             "set BackendAIAgent.docker_url."

@@ -63,7 +63,7 @@ def of_node(node: Node, ended: set[str]) -> Iterator[str]:
     for process in processes(node.engine.state / "no such directory", ended):
         yield f"process {process}"
     for line in node.machine.mounts():
-        if not line.split()[4] in {str(node.machine.run_dir), str(node.machine.state_dir)}:
+        if line.split()[4] not in {str(node.machine.run_dir), str(node.machine.state_dir)}:
             yield f"mount {line}"
     scratch = node.machine.seen(node.machine.state_dir / "scratch")
     for pattern in ("*-*", "checkpoints/*", "journals/*"):

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tests.acceptance.kernel_client import printed
 from tests.acceptance.test_cluster import is_alive, leftovers, run, sessions, started
 from tests.acceptance.test_cluster_faults import COMPUTES, TICKS
 from tests.acceptance.test_node_faults import opened, shows
-from tests.acceptance.kernel_client import printed
 from tests.cluster import Cluster
 from tests.helpers import eventually
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ class Wires:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self.by_store: dict[str, Wire] = {}
-        self.urls: dict[str, str] = {}
+        self.urls: dict[str, Any] = {}
 
     async def open(self, stack: AsyncExitStack) -> None:
         cluster = self._cluster

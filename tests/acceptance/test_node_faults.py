@@ -214,7 +214,7 @@ async def history(server: RunningServer, session_id: str, status: str) -> list[d
 
 async def is_restarted(server: RunningServer, kernel_id: str) -> bool:
     detail = (await server.get(f"backendai/v1/sessions/{kernel_id}")).json()
-    return detail["status"] == "RUNNING" and detail["kernels"][0]["generation"] == 2
+    return bool(detail["status"] == "RUNNING" and detail["kernels"][0]["generation"] == 2)
 
 
 async def has_ended(server: RunningServer, session_id: str) -> bool:

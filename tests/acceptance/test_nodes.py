@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 import pytest_asyncio
 
 from tests.acceptance.cluster_remains import nothing_left
-from tests.acceptance.test_cluster import run, sessions, started
 from tests.acceptance.folders import make_folder, read
+from tests.acceptance.test_cluster import run, sessions, started
 from tests.engine import PrivateEngine
 from tests.helpers import eventually
 from tests.nodes import Nodes
@@ -48,7 +49,7 @@ async def test_folders_are_the_same_on_both_nodes_and_appear_in_what_runs(nodes:
     for name in (folder, late):
         path = f"/home/work/{name}/{name}.txt"
         for number, kernel_id in enumerate(kernel_ids):
-            await eventually(lambda p=path, k=kernel_id: has_directory(one, k, p), within_s=20)
+            await eventually(partial(has_directory, one, kernel_id, path), within_s=20)
             await run(other, kernel_id, f"open({path!r}, 'a').write('{number}')")
         assert await read(one, f"{name}/{name}.txt") == "01"
         for kernel_id in kernel_ids:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from backendai_jupyter.cluster import keys
@@ -85,12 +87,13 @@ async def test_a_claim_keeps_a_session_for_as_long_as_its_process_lives(
     leader, supervisor, claims = Leader(database, cluster), Supervisor(), Claims(cluster)
     supervisor.task("claims", claims.run())
     for _ in range(2):
-        session = await leader.store.create(new_session(owner=owner.id), now=1.0)
-        await claims.add(session.id)
-        await eventually(lambda s=session: cluster.get(keys.claim(s.id)))
-        assert await leader.at(leader.clock, session.id) is Status.PENDING
-        assert await leader.at(leader.clock + AFTER_S * 2, session.id) is Status.PENDING
+        claimed = await leader.store.create(new_session(owner=owner.id), now=1.0)
+        await claims.add(claimed.id)
+        await eventually(partial(cluster.get, keys.claim(claimed.id)))
+        assert await leader.at(leader.clock, claimed.id) is Status.PENDING
+        assert await leader.at(leader.clock + AFTER_S * 2, claimed.id) is Status.PENDING
     await supervisor.close()
+    (session, _) = await leader.store.live("here")
     assert await leader.at(leader.clock, session.id) is Status.PENDING
     assert await leader.at(leader.clock + AFTER_S, session.id) is Status.CANCELLED
 
