@@ -166,7 +166,7 @@ class PrivateEngine:
         self.base = self._ensure_base(tarball)
         return {name: self._ensure_image(name) for name in names}
 
-    def copy_images(self, other: PrivateEngine, names: Sequence[str] = ("python",)) -> None:
+    def copy_images(self, other: PrivateEngine, names: Sequence[str]) -> None:
         """Have the images that another engine has, without building them again."""
         with contextlib.closing(other.client()) as source, contextlib.closing(self.client()) as own:
             known = {image["Id"] for image in own.images()}

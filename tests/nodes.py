@@ -20,6 +20,7 @@ from tests.engine_materials import find_command, run_command
 from tests.helpers import eventually
 from tests.server import RunningServer
 
+IMAGES = ("python",)
 LIVE_RESTORE = ("--live-restore",)
 _NUMBERS = range(1, 250)  # of networks that runs on this machine may have at once
 _STATE_MB = 64
@@ -147,12 +148,10 @@ class Nodes:
     Containers of the first node go on without their engine, those of the second do not.
     """
 
-    def __init__(self, images: PrivateEngine, *, managers: int = 2, agent_lost_s: float) -> None:
-        """``images`` has what the engines of the nodes shall have."""
+    def __init__(self, *, managers: int = 2, agent_lost_s: float) -> None:
         self.network = Network()
         self.cluster = Cluster(agent_lost_s=agent_lost_s, host=self.network.address)
         self.nodes: list[Node] = []
-        self._images = images
         self._managers = managers
 
     @property
@@ -196,7 +195,10 @@ class Nodes:
         node = Node(machine, engine)
         self.nodes.append(node)
         engine.start()
-        engine.copy_images(self._images)
+        if number == 1:
+            engine.ensure_images(IMAGES)
+        else:
+            engine.copy_images(self.nodes[0].engine, IMAGES)
         node.agent = await self.cluster.add_agent(
             enter=machine.enter,
             runtime="docker",

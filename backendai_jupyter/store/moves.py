@@ -86,11 +86,12 @@ async def move_kernels(
 
     Raises ``LostRace`` if any of them is not legal any more.
     """
+    in_order = {k.id: _not_before(k, moves[k.id]) for k in session.kernels if k.id in moves}
     after = []
     for kernel in session.kernels:
-        move = moves.get(kernel.id)
+        move = in_order.get(kernel.id)
         after.append(await _move(conn, kernel, move) if move else kernel)
-    await _follow(conn, session, after, now=max(move.now for move in moves.values()))
+    await _follow(conn, session, after, now=max(move.now for move in in_order.values()))
 
 
 async def write_step(
@@ -109,6 +110,11 @@ async def write_step(
 
 def _first(rows: Iterable[Any]) -> ComputeSession | None:
     return next(iter(to_sessions(rows)), None)
+
+
+def _not_before(kernel: Kernel, move: Move) -> Move:
+    """Let no step be before the last: another manager's clock is another, and ours may be set."""
+    return replace(move, now=max(move.now, kernel.status_since))
 
 
 async def _move(conn: AsyncConnection, kernel: Kernel, move: Move) -> Kernel:

@@ -20,7 +20,6 @@ from tests.acceptance.kernel_client import KernelClient, Message, printed
 from tests.acceptance.test_cluster import is_alive, run, sessions
 from tests.acceptance.test_cluster_faults import COMPUTES, TICKS
 from tests.acceptance.test_cluster_partitions import is_missing
-from tests.engine import PrivateEngine
 from tests.helpers import eventually
 from tests.nodes import Node, Nodes
 from tests.server import RunningServer
@@ -28,8 +27,7 @@ from tests.small_disk import SmallDisk
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.timeout(240),
-    pytest.mark.docker,
+    pytest.mark.timeout(240, func_only=True),
 ]
 
 LINES = 20_000
@@ -39,8 +37,8 @@ ALL = "".join(f"<{n}>\n" for n in range(TICKS))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def nodes(engine: PrivateEngine) -> AsyncIterator[Nodes]:
-    async with Nodes(engine, agent_lost_s=6.0) as made:
+async def nodes() -> AsyncIterator[Nodes]:
+    async with Nodes(agent_lost_s=6.0) as made:
         yield made
 
 

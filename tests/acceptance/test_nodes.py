@@ -11,21 +11,19 @@ import pytest_asyncio
 from tests.acceptance.cluster_remains import nothing_left
 from tests.acceptance.folders import make_folder, read
 from tests.acceptance.test_cluster import run, sessions, started
-from tests.engine import PrivateEngine
 from tests.helpers import eventually
 from tests.nodes import Nodes
 from tests.server import RunningServer
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.timeout(240),
-    pytest.mark.docker,
+    pytest.mark.timeout(240, func_only=True),
 ]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def nodes(engine: PrivateEngine) -> AsyncIterator[Nodes]:
-    async with Nodes(engine, agent_lost_s=8.0) as made:
+async def nodes() -> AsyncIterator[Nodes]:
+    async with Nodes(agent_lost_s=8.0) as made:
         yield made
 
 
