@@ -139,6 +139,18 @@ async def test_history_tells_every_step_in_order(
     assert (ended.status, ended.ended_at, ended.status_reason) == (Status.TERMINATED, 14.0, "gone")
 
 
+async def test_no_step_is_before_the_last_whatever_a_managers_clock_says(
+    sessions: SessionStore, agents: AgentStore, make_session: MakeSession
+) -> None:
+    session = await make_session(now=10.0)
+    kernel_id = await run(sessions, session.id)
+    await sessions.move(kernel_id, Status.TERMINATING, reason="", by="another", now=3.0)
+    await sessions.move(kernel_id, Status.TERMINATED, reason="", by="another", now=4.0)
+    times = [step.at for step in await sessions.history(session.id, SYSTEM)]
+    assert times == [10.0, 11.0, 12.0, 12.0, 12.0]
+    assert (await sessions.get(session.id, SYSTEM)).ended_at == 12.0
+
+
 async def test_a_pending_reason_is_told_once_and_is_no_step(
     sessions: SessionStore, agents: AgentStore, make_session: MakeSession
 ) -> None:
