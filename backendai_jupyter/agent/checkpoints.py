@@ -6,7 +6,6 @@ through which ports clients reach it and which signals it got is only written he
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 from collections.abc import Iterator
@@ -19,6 +18,8 @@ from backendai_jupyter.agent.relay.client import Endpoint
 from backendai_jupyter.domain.wire import Exit, Image, Record
 
 log = logging.getLogger(__name__)
+
+_PARTIAL = ".partial"
 
 
 class Checkpoint(Record):
@@ -61,15 +62,17 @@ class Checkpoints:
         """Replace the kernel's as a whole; raises ``OSError``, and then the former one stays."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._path(checkpoint.kernel_id)
-        partial = path.with_suffix(".partial")
+        partial = path.with_suffix(_PARTIAL)
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(checkpoint.model_dump_json())
         partial.rename(path)
 
     def remove(self, kernel_id: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self._path(kernel_id).unlink()
+        """Remove the kernel's, and what a full disk or a kill has left of a newer one."""
+        path = self._path(kernel_id)
+        for one in (path.with_suffix(_PARTIAL), path):
+            one.unlink(missing_ok=True)
 
     def kernels(self) -> set[str]:
         """Return the ids of all kernels that have one."""
