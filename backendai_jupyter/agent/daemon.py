@@ -21,7 +21,7 @@ from backendai_jupyter.supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 
-def _check_without_docker(site: Site) -> None:
+def check_without_docker(site: Site) -> None:
     """Raise ``Unavailable`` if kernels of this node are in an engine that does not answer.
 
     Who does not see them would take them for gone, and leave their containers for ever.
@@ -56,7 +56,7 @@ async def serve(settings: BackendAIAgent, stop: asyncio.Event) -> None:
         await shared.read()
         use_docker = await wants_docker(settings)
         if not use_docker:
-            await asyncio.to_thread(_check_without_docker, home.site)
+            await asyncio.to_thread(check_without_docker, home.site)
         equipment = Equipment(settings, home.site, use_docker=use_docker, leaves_kernels=True)
         stack.push_async_callback(equipment.close)
         await equipment.open()

@@ -95,9 +95,7 @@ class Manager:
         self._observe = _loop("observer", self._observer.step, self._full_pass_s)
         self._tell_others = _loop("hints to managers", self._hint, _HINT_PASS_S)
         self.sessions = self._make_sessions(scheduler)
-        self._deadlines = Deadlines(
-            self.board, self._store, limits=settings.start_limits, changed=self._asked_for, now=now
-        )
+        self._deadlines = self._make_deadlines()
         self._lost_agents = self._make_lost_agents(cluster)
         self.claims = Claims(cluster)
         self._abandoned_runs = self._make_abandoned_runs(cluster)
@@ -196,6 +194,15 @@ class Manager:
             sealer=sealer,
             released=reconciler.released,
             moved=self._rows_moved,
+            now=self._now,
+        )
+
+    def _make_deadlines(self) -> Deadlines:
+        return Deadlines(
+            self.board,
+            self._store,
+            limits=self._settings.start_limits,
+            changed=self._asked_for,
             now=self._now,
         )
 

@@ -27,9 +27,12 @@ async def cluster() -> AsyncIterator[Cluster]:
         yield made
 
 
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+ENDS = {signal.SIGKILL: REASON, signal.SIGTERM: "Its owner shut it down."}
+
+
+@pytest.mark.parametrize(("signum", "reason"), ENDS.items())
 async def test_a_batch_run_that_is_killed_leaves_no_kernel(
-    cluster: Cluster, signum: signal.Signals
+    cluster: Cluster, signum: signal.Signals, reason: str
 ) -> None:
     agent = await cluster.add_agent()
     server = await cluster.add_server()
@@ -39,7 +42,7 @@ async def test_a_batch_run_that_is_killed_leaves_no_kernel(
         await process.wait()
     await eventually(lambda: is_at(server, "TERMINATED"), within_s=60)
     (session,) = await sessions(server)
-    assert session["status_reason"] == REASON
+    assert session["status_reason"] == reason
     await eventually(lambda: leftovers(agent) == [], within_s=30)
 
 

@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.timeout(180), NEEDS_ROOT]
 
 @pytest.fixture
 def disk(short_tmp_path: Path) -> Iterator[SmallDisk]:
+    short_tmp_path.chmod(0o711)  # PostgreSQL runs as another user
     with SmallDisk.mounted_at(short_tmp_path / "pg", size_mb=160) as mounted:
         yield mounted
 
