@@ -24,7 +24,7 @@ from backendai_jupyter.store.migrate import upgrade
 from tests.helpers import eventually
 from tests.postgres import PrivatePostgres
 from tests.server import RunningServer, private_directories
-from tests.services import LOOPBACK, EtcdServer, RedisServer
+from tests.services import LOOPBACK, EtcdServer, RedisServer, three_members, url_of
 
 _PREFIX = "bjc-"
 READY = "is ready"
@@ -124,12 +124,16 @@ class Cluster:
         *,
         agent_lost_s: float = 60.0,
         host: str = LOOPBACK,
+        etcd_members: int = 1,
         postgres: PrivatePostgres | None = None,
     ) -> None:
         """Stores that agents use too listen on ``host``."""
         self.root = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
         self.root.chmod(0o755)  # kernels of agents run as another user
-        self.etcd = EtcdServer(self.root / "etcd", host=host)
+        where = self.root / "etcd"
+        self.members = (
+            [EtcdServer(where, host=host)] if etcd_members == 1 else three_members(where, host=host)
+        )
         self.redis = RedisServer(self.root / "redis", host=host)
         self.secret = self.root / "secret"
         self.secret.touch(mode=0o600)
@@ -142,14 +146,22 @@ class Cluster:
         self._token = secrets.token_hex(16)
         self._stack = AsyncExitStack()
 
+    @property
+    def etcd(self) -> EtcdServer:
+        """The first member, by default the only one."""
+        return self.members[0]
+
     async def __aenter__(self) -> Cluster:
         clear_up_after_killed_runs()
         self._stack.callback(_clear_up, self.root)
-        for service in (self.etcd, self.redis):
+        for service in (*self.members, self.redis):
             self._stack.callback(service.kill)
         self._stack.callback(self.postgres.remove)
         await asyncio.to_thread(self.postgres.make)
-        await asyncio.gather(self.etcd.up(), self.redis.up(), self.postgres.start())
+        for member in self.members:
+            member.start()  # each waits for another one
+        ups = [service.up() for service in (*self.members, self.redis)]
+        await asyncio.gather(*ups, self.postgres.start())
         await upgrade(self.postgres.url)
         return self
 
@@ -220,7 +232,7 @@ class Cluster:
 
     def _stores(self) -> dict[str, object]:
         return {
-            "etcd_url": self.etcd.url(),
+            "etcd_url": url_of(self.members),
             "redis_url": self.redis.url(),
             "cluster_secret_file": str(self.secret),
         }

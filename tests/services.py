@@ -66,6 +66,13 @@ class Service:
             self._process.wait()
             self._process = None
 
+    def end(self) -> None:
+        """End it as whoever looks after it does."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+            self._process = None
+
     def stop(self) -> None:
         """Make it hang until ``go_on``."""
         assert self._process is not None
@@ -208,9 +215,15 @@ def free_port() -> int:
     raise AssertionError("no free port")
 
 
-def three_members(directory: Path) -> list[EtcdServer]:
+def three_members(directory: Path, *, host: str = LOOPBACK) -> list[EtcdServer]:
     peers = {name: free_port() for name in ("one", "two", "three")}
-    return [EtcdServer(directory / name, name=name, peers=peers) for name in peers]
+    return [EtcdServer(directory / name, host=host, name=name, peers=peers) for name in peers]
+
+
+def url_of(members: Sequence[EtcdServer]) -> str:
+    """Return a URL that names all of them."""
+    endpoints = [member.endpoint for member in members]
+    return members[0].url().replace(endpoints[0], ",".join(endpoints))
 
 
 class Wire:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -82,6 +83,9 @@ async def test_a_clock_that_is_set_costs_nothing(
         clocks[whose].set(offset)
         another = await started(server)
         messages += await client.until_done(request)
+    if whose == "manager":
+        made_at = next(s["created_at"] for s in await sessions(server) if s["id"] == another)
+        assert made_at == pytest.approx(time.time() + float(offset), abs=60)
     assert printed(messages) == "".join(f"<{n}>\n" for n in range(TICKS))
     assert await run(server, another, "print(1)") == "1\n"
     assert await is_alive(server, agent)

@@ -67,7 +67,22 @@ async def thaw_postgres(cluster: Cluster) -> None:
     cluster.postgres.thaw()
 
 
+async def end_redis(cluster: Cluster) -> None:
+    await asyncio.to_thread(cluster.redis.end)
+
+
+async def end_etcd(cluster: Cluster) -> None:
+    await asyncio.to_thread(cluster.etcd.end)
+
+
+async def end_postgres(cluster: Cluster) -> None:
+    await cluster.postgres.stop()
+
+
 FAULTS = {
+    "redis restarted": Fault("Redis", end_redis, lambda cluster: cluster.redis.up()),
+    "etcd restarted": Fault("etcd", end_etcd, lambda cluster: cluster.etcd.up()),
+    "postgres restarted": Fault("database", end_postgres, lambda cluster: cluster.postgres.start()),
     "redis killed": Fault("Redis", kill_redis, lambda cluster: cluster.redis.up()),
     "redis hangs": Fault("Redis", hang_redis, lambda cluster: cluster.redis.up()),
     "etcd killed": Fault("etcd", kill_etcd, lambda cluster: cluster.etcd.up()),
@@ -107,6 +122,25 @@ async def test_a_store_that_is_away_costs_nothing_but_time(cluster: Cluster, fau
         assert (await server.delete(f"api/kernels/{kernel['id']}")).status_code == 204
     await eventually(lambda: leftovers(agent) == [], within_s=30)
     assert {one["status"] for one in await sessions(server)} <= {"TERMINATED", "CANCELLED"}
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_one_member_of_three_that_is_killed_is_not_missed() -> None:
+    async with Cluster(etcd_members=3, agent_lost_s=3.0) as cluster:
+        agent, server = await cluster.add_agent(), await cluster.add_server()
+        kernel_id = await started(server)
+        async with KernelClient.open(server.url, server.token, kernel_id) as client:
+            request = await client.execute(COMPUTES)
+            messages = await client.until(lambda m: "<4>" in m.content.get("text", ""))
+            (leader,) = [member for member in cluster.members if await member.is_leader()]
+            await asyncio.to_thread(leader.kill)
+            await eventually(lambda: starts(server), within_s=30)
+            messages += await client.until_done(request, within_s=60)
+        assert printed(messages) == "".join(f"<{n}>\n" for n in range(TICKS))
+        await leader.up()
+        for kernel in (await server.get("api/kernels")).json():
+            assert (await server.delete(f"api/kernels/{kernel['id']}")).status_code == 204
+        await eventually(lambda: leftovers(agent) == [], within_s=30)
 
 
 async def refused(server: RunningServer) -> str:
