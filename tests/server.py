@@ -79,6 +79,10 @@ class RunningServer:
         return self._process.pid
 
     @property
+    def is_running(self) -> bool:
+        return self._client is not None and not self._has_ended()
+
+    @property
     def log(self) -> str:
         """All that the server has written so far."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""

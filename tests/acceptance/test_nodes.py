@@ -7,7 +7,10 @@ from functools import partial
 
 import pytest
 import pytest_asyncio
+from traitlets.config import Config
 
+from backendai_jupyter.cli.cluster import live_restore
+from backendai_jupyter.cli.findings import Settings, State
 from tests.acceptance.cluster_remains import nothing_left
 from tests.acceptance.folders import make_folder, read
 from tests.acceptance.test_cluster import run, sessions, started
@@ -53,6 +56,18 @@ async def test_folders_are_the_same_on_both_nodes_and_appear_in_what_runs(nodes:
         for kernel_id in kernel_ids:
             assert await run(one, kernel_id, f"print(open({path!r}).read())") == "01\n"
     await nothing_left(nodes)
+
+
+async def test_doctor_says_where_kernels_do_not_survive_their_engine(nodes: Nodes) -> None:
+    states = []
+    for node in nodes.nodes:
+        config = Config()
+        config.BackendAIAgent.docker_url = node.engine.url
+        for is_agent in (True, False):
+            found = await live_restore(Settings.of(config, is_agent=is_agent))
+            states.append((found.state, bool(found.advice)))
+    sound, doubtful = (State.OK, False), (State.WARN, True)
+    assert states == [sound, sound, doubtful, sound]
 
 
 async def has_directory(server: RunningServer, kernel_id: str, path: str) -> bool:
