@@ -117,7 +117,7 @@ async def run(server: RunningServer, kernel_id: str, code: str) -> str:
         request = await client.execute(code)
         messages = await client.until_done(request)
     # A new client is heir to what the last one did not say that it has got.
-    return printed([message for message in messages if message.parent["msg_id"] == request])
+    return printed([message for message in messages if message.parent.get("msg_id") == request])
 
 
 async def is_alive(server: RunningServer, agent: AgentProcess) -> bool:

@@ -301,7 +301,7 @@ async def run(server: RunningServer, kernel_id: str, code: str) -> str:
     async with KernelClient.open(server.url, server.token, kernel_id) as client:
         request = await client.execute(code)
         messages = await client.until_done(request)
-    return printed([message for message in messages if message.parent["msg_id"] == request])
+    return printed([message for message in messages if message.parent.get("msg_id") == request])
 
 
 async def listed(server: RunningServer) -> list[dict[str, Any]]:
