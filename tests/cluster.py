@@ -269,7 +269,8 @@ def clear_up_after_killed_runs() -> None:
 def _clear_up(root: Path) -> None:
     """End the kernels and relays that a test which failed has left to agents that are gone."""
     for process in psutil.process_iter(["cmdline"]):
-        if any(str(root) in word for word in process.info["cmdline"] or ()):
-            with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.Error):
+            words = [*(process.info["cmdline"] or ()), process.environ().get("IPYTHONDIR", "")]
+            if any(str(root) in word for word in words):
                 process.kill()
     shutil.rmtree(root, ignore_errors=True)

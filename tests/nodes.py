@@ -24,6 +24,7 @@ IMAGES = ("python",)
 LIVE_RESTORE = ("--live-restore",)
 _NUMBERS = range(1, 250)  # of networks that runs on this machine may have at once
 _STATE_MB = 64
+MAX_MACHINES = 4
 
 
 class Network:
@@ -44,9 +45,14 @@ class Network:
         self._remove()
         self._claim.close()
 
+    def plug(self, number: int) -> str:
+        """Return the name of our end of a machine's cable."""
+        return f"{self.name}m{number}"
+
     def _remove(self) -> None:
-        delete = [find_command("ip"), "link", "del", self.name]
-        subprocess.run(delete, capture_output=True, check=False)
+        """Take away what is there, also of a run that was killed."""
+        for name in (self.name, *(self.plug(number) for number in range(1, MAX_MACHINES + 1))):
+            _remove_link(name)
 
 
 class Machine:
@@ -59,7 +65,7 @@ class Machine:
         self.address = f"10.214.{network.number}.{number + 1}"
         self.private = private
         self._network = network
-        self._plug = f"{network.name}m{number}"  # our end of its cable
+        self._plug = network.plug(number)
         self._holder: subprocess.Popen[bytes] | None = None
 
     @property
@@ -108,8 +114,7 @@ class Machine:
 
     def stop(self) -> None:
         if self._holder is not None:
-            delete = [find_command("ip"), "link", "del", self._plug]
-            subprocess.run(delete, capture_output=True, check=False)
+            _remove_link(self._plug)
             self._holder.kill()
             self._holder.wait()
 
@@ -220,6 +225,11 @@ def _claim_number() -> tuple[socket.socket, int]:
         else:
             return claim, number
     raise AssertionError("every network of the tests is in use")
+
+
+def _remove_link(name: str) -> None:
+    delete = [find_command("ip"), "link", "del", name]
+    subprocess.run(delete, capture_output=True, check=False)
 
 
 def _ip(*words: str) -> None:
