@@ -52,12 +52,32 @@ async def test_kernels_go_on_without_an_engine_that_restores_them(
         request = await client.execute(COMPUTES)
         messages = await client.until(shows("<4>"))
         os.kill(node.engine.pid, signum)
+        elsewhere = await eventually(lambda: starts(server), within_s=60)
         messages += await client.until(shows("<8>"))
         node.engine.start_again()
         messages += await client.until_done(request)
     assert printed(messages) == ALL
+    assert await agent_of(server, elsewhere) == nodes.nodes[1].name
     assert await run(server, kernel_id, "print(x)") == f"{TICKS - 1}\n"
     await starts_again_on(nodes, node)
+    await nothing_left(nodes)
+
+
+async def test_an_engine_and_its_agent_that_are_killed_together_cost_nothing(nodes: Nodes) -> None:
+    node, server = nodes.nodes[0], nodes.servers[0]
+    kernel_id = await started_on(nodes, node)
+    async with opened(server, kernel_id) as client:
+        request = await client.execute(COMPUTES)
+        messages = await client.until(shows("<4>"))
+        os.kill(node.engine.pid, signal.SIGKILL)
+        await node.agent.kill()
+        with pytest.raises(AssertionError, match="no Docker engine answers"):
+            await node.agent.start()
+        node.engine.start_again()
+        await node.agent.start()
+        messages += await client.until_done(request)
+    assert printed(messages) == ALL
+    assert await run(server, kernel_id, "print(x)") == f"{TICKS - 1}\n"
     await nothing_left(nodes)
 
 
@@ -203,6 +223,17 @@ async def starts_again_on(nodes: Nodes, node: Node) -> None:
 
     kernel_id = await eventually(starts, within_s=60)
     assert await run(nodes.servers[1], kernel_id, "print(6 * 7)") == "42\n"
+
+
+async def starts(server: RunningServer) -> str:
+    """Return the id of a kernel that was started anywhere, or nothing."""
+    answer = await server.post("api/kernels", json={"name": "backendai-python"})
+    return str(answer.json().get("id", ""))
+
+
+async def agent_of(server: RunningServer, session_id: str) -> str:
+    detail = (await server.get(f"backendai/v1/sessions/{session_id}")).json()
+    return str(detail["kernels"][0]["agent_id"])
 
 
 async def history(server: RunningServer, session_id: str, status: str) -> list[dict[str, Any]]:
