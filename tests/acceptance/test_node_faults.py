@@ -6,6 +6,7 @@ does not.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -15,7 +16,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from tests.acceptance.cluster_remains import nothing_left
+from tests.acceptance.cluster_remains import nothing_left, shims
 from tests.acceptance.kernel_client import KernelClient, Message, printed
 from tests.acceptance.test_cluster import is_alive, run, sessions
 from tests.acceptance.test_cluster_faults import COMPUTES, TICKS
@@ -78,6 +79,20 @@ async def test_an_engine_and_its_agent_that_are_killed_together_cost_nothing(nod
         messages += await client.until_done(request)
     assert printed(messages) == ALL
     assert await run(server, kernel_id, "print(x)") == f"{TICKS - 1}\n"
+    await nothing_left(nodes)
+
+
+async def test_an_end_that_is_asked_for_while_the_engine_is_away_comes_when_it_is_back(
+    nodes: Nodes,
+) -> None:
+    node, server = nodes.nodes[0], nodes.servers[0]
+    kernel_id = await started_on(nodes, node)
+    os.kill(node.engine.pid, signal.SIGKILL)
+    ending = asyncio.ensure_future(server.delete(f"api/kernels/{kernel_id}"))
+    await eventually(lambda: is_at(server, kernel_id, "TERMINATING"), within_s=30)
+    assert [*shims(node)] != []
+    node.engine.start_again()
+    assert (await ending).status_code == 204
     await nothing_left(nodes)
 
 
@@ -152,7 +167,7 @@ async def test_a_node_that_is_cut_off_for_too_long_clears_up_when_it_is_back(nod
     node, server = nodes.nodes[0], nodes.servers[0]
     kernel_id = await started_on(nodes, node)
     node.machine.cut()
-    await eventually(lambda: has_ended(server, kernel_id), within_s=60)
+    await eventually(lambda: is_at(server, kernel_id, "TERMINATED"), within_s=60)
     session = next(s for s in await sessions(server) if s["id"] == kernel_id)
     assert session["kernels"][0]["exit"]["reason"] == "agent-lost"
     assert len(node.containers()) == 1
@@ -246,9 +261,9 @@ async def is_restarted(server: RunningServer, kernel_id: str) -> bool:
     return bool(detail["status"] == "RUNNING" and detail["kernels"][0]["generation"] == 2)
 
 
-async def has_ended(server: RunningServer, session_id: str) -> bool:
+async def is_at(server: RunningServer, session_id: str, status: str) -> bool:
     detail = (await server.get(f"backendai/v1/sessions/{session_id}")).json()
-    return bool(detail["status"] == "TERMINATED")
+    return bool(detail["status"] == status)
 
 
 def relay_of(node: Node) -> psutil.Process:
