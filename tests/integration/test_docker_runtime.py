@@ -7,6 +7,7 @@ import contextlib
 import gc
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +17,11 @@ import pytest
 from backendai_jupyter.agent.runtime.docker import DockerRuntime
 from backendai_jupyter.agent.runtime.docker_config import container_config, container_name
 from backendai_jupyter.agent.runtime.docker_engine import find_engine
+from backendai_jupyter.agent.runtime.docker_events import RETRY_DELAY_S
 from backendai_jupyter.domain.wire import Image, Mount
 from backendai_jupyter.errors import RuntimeFailed
 from tests.engine import PrivateEngine
+from tests.helpers import eventually
 from tests.integration.docker_rig import DockerRig, new_rig
 
 
@@ -35,6 +38,10 @@ class EngineThatHangsUp:
 
     async def listen(self) -> None:
         self._server = await asyncio.start_unix_server(self._serve, self._path)
+
+    @property
+    def is_in_use(self) -> bool:
+        return bool(self._open)
 
     async def hang_up(self) -> None:
         assert self._server is not None
@@ -109,6 +116,32 @@ async def test_calls_fail_with_a_sentence_while_the_engine_is_away_and_work_afte
         await unreliable.listen()
         assert await rig.runtime.list() == []
     gc.collect()
+
+
+async def test_an_engine_that_stays_away_is_told_of_once(
+    engine: PrivateEngine,
+    unreliable: EngineThatHangsUp,
+    short_tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with new_rig(engine, short_tmp_path, url=unreliable.url) as rig:
+        exits, first, second = rig.runtime.exits(), rig.spec(""), rig.spec("")
+        await rig.runtime.start(first)
+        async with asyncio.timeout(10):
+            assert await anext(exits) == first.kernel_id  # the events are flowing
+        for _ in range(2):
+            caplog.clear()
+            await unreliable.hang_up()
+            until = time.monotonic() + 4 * RETRY_DELAY_S
+            await eventually(lambda until=until: time.monotonic() > until)  # type: ignore[misc]
+            told = [line for line in caplog.messages if "events are interrupted" in line]
+            assert len(told) == len(set(told)) > 0
+            await unreliable.listen()
+            await eventually(lambda: unreliable.is_in_use)
+        await rig.runtime.start(second)
+        async with asyncio.timeout(10):
+            while await anext(exits) != second.kernel_id:
+                """The first may come twice."""
 
 
 async def test_an_engine_that_is_not_there_is_named_with_its_socket(short_tmp_path: Path) -> None:

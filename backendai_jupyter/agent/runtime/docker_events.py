@@ -44,6 +44,7 @@ class ExitEvents:
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._stream: Any = None
+        self._told = ""  # why there are no events now, as far as it was logged
         # A daemon, because it holds nothing that an abrupt end of the process could hurt.
         self._thread = threading.Thread(target=self._run, name="docker-events", daemon=True)
 
@@ -64,7 +65,8 @@ class ExitEvents:
                 self._follow()
             except (RuntimeFailed, DockerException, requests.RequestException, OSError) as error:
                 why = error
-            if not self._closing.is_set():
+            if not self._closing.is_set() and str(why) != self._told:
+                self._told = str(why)  # once, however long the engine is away
                 log.warning("The Docker Engine's events are interrupted: %s", why)
             self._closing.wait(RETRY_DELAY_S)
 
@@ -77,6 +79,7 @@ class ExitEvents:
                 self._stream = stream
                 if self._closing.is_set():
                     self._cut()
+            self._told = ""
             for event in stream:
                 self._since = _stamp(int(event["timeNano"]))
                 _wait_until_listed(client, event["Actor"]["ID"])
