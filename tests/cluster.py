@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -159,7 +159,9 @@ class Cluster:
         await agent.start()
         return agent
 
-    async def add_server(self, **traits: object) -> RunningServer:
+    async def add_server(
+        self, *, args: Sequence[str] = (), config: str = "", **traits: object
+    ) -> RunningServer:
         number = len(self.servers) + 1
         settings = {
             **self._stores(),
@@ -170,7 +172,9 @@ class Cluster:
         }
         server = RunningServer(
             self.root / f"m{number}",
-            config="".join(f"c.BackendAI.{name} = {value!r}\n" for name, value in settings.items()),
+            args=args,
+            config=config
+            + "".join(f"c.BackendAI.{name} = {value!r}\n" for name, value in settings.items()),
             kernels_outlive=True,
         )
         server.root.mkdir()
