@@ -7,6 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
+from pydantic import ValidationError
+
 from backendai_jupyter import __version__
 from backendai_jupyter.agent.launch import LOG_TAIL_BYTES, Tools
 from backendai_jupyter.agent.runtime.base import KernelRuntime
@@ -16,7 +18,13 @@ from backendai_jupyter.cluster.protocols import Change, ClusterStore, LiveStore
 from backendai_jupyter.cluster.seal import Sealer
 from backendai_jupyter.domain.images import minimum_of
 from backendai_jupyter.domain.resources import Slots
-from backendai_jupyter.domain.wire import AgentReport, Assignment, Image
+from backendai_jupyter.domain.wire import (
+    OLDEST_PROTOCOL,
+    PROTOCOL,
+    AgentReport,
+    Assignment,
+    Image,
+)
 from backendai_jupyter.errors import BackendError, InvalidInput, RelayFailed
 from backendai_jupyter.storage.hosts import VFolderHost, read_markers
 from backendai_jupyter.supervisor import Loop, Period, Supervisor
@@ -62,6 +70,7 @@ class Agent:
         self._tasks: set[asyncio.Task[None]] = set()  # of the workers
         self._images: dict[str, Image] = {}
         self._refused_images: list[str] = []  # in words
+        self._unread: dict[str, str] = {}  # in words, by key
         self._revision = 0
         self._report_loop = _loop("report", self._publish, self._heartbeat_s)
         self._full_pass_loop = _loop("full pass", self._full_pass, self._heartbeat_s)
@@ -128,8 +137,12 @@ class Agent:
         while listing.revision < self._revision:  # the watch has overtaken it
             listing = await self._cluster.list(keys.assignments(self.agent_id))
         assigned = () if self._is_leaving else listing.entries
-        wanted = {a.kernel_id: a for a in (_read(e.value) for e in assigned)}
-        for kernel_id in {*wanted, *containers, *remains, *relayed, *self._workers}:
+        prefix = keys.assignments(self.agent_id)
+        wanted = {e.key.removeprefix(prefix): self._read(e.key, e.value) for e in assigned}
+        self._unread = {e.key: self._unread[e.key] for e in assigned if e.key in self._unread}
+        unread = {kernel_id for kernel_id, assignment in wanted.items() if assignment is None}
+        there = {*wanted, *containers, *remains, *relayed, *self._workers}
+        for kernel_id in there - unread:
             worker = self._worker(kernel_id)
             worker.want(wanted.get(kernel_id))
             state = containers.get(kernel_id)
@@ -168,9 +181,27 @@ class Agent:
             return  # a full pass has already seen it, or something newer
         kernel_id = change.key.removeprefix(prefix)
         if change.value is not None and not self._is_leaving:
-            self._worker(kernel_id).want(_read(change.value))
-        elif kernel_id in self._workers:
-            self._workers[kernel_id].want(None)
+            if (assignment := self._read(change.key, change.value)) is not None:
+                self._worker(kernel_id).want(assignment)
+        elif kernel_id in self._workers or self._unread.pop(change.key, ""):
+            self._worker(kernel_id).want(None)
+
+    def _read(self, key: str, text: str) -> Assignment | None:
+        """Return None for what another version has written and this one does not understand.
+
+        Its kernel stays as it is, neither started nor ended.
+        """
+        former = self._unread.pop(key, "")
+        try:
+            return Assignment.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            problem = f"{key} is not followed: it cannot be read ({where}: {first['msg']})."
+            if problem != former:
+                log.error("%s", problem)
+            self._unread[key] = problem
+            return None
 
     def _taken_note(self, revision: int) -> None:
         self._revision = max(self._revision, revision)
@@ -236,16 +267,22 @@ class Agent:
             agent_id=self.agent_id,
             revision=self._revision,
             version=__version__,
+            protocol=PROTOCOL,
+            oldest_protocol=OLDEST_PROTOCOL,
             capacity=self._capacity(),
             resource_group=self._settings.resource_group,
             images=tuple(self._images.values()),
             vfolder_hosts=self._markers,
             kernels=tuple(worker.report() for worker in self._workers.values()),
-            notes=(*_notes(self._tools.runtimes), *self._refused_images, *self._notes()),
+            notes=self._all_notes(),
         )
         ttl_s = 4 * self._heartbeat_s()
         await self._live.put(keys.report(self.agent_id), report.model_dump_json(), ttl_s=ttl_s)
         await self._live.publish(keys.REPORT_HINTS, self.agent_id)
+
+    def _all_notes(self) -> tuple[str, ...]:
+        of_node = _notes(self._tools.runtimes)
+        return (*of_node, *self._refused_images, *self._notes(), *self._unread.values())
 
     def _heartbeat_s(self) -> float:
         return self._settings.heartbeat_s
@@ -254,10 +291,6 @@ class Agent:
 def _loop(name: str, step: Callable[[], Awaitable[None]], period_s: Period) -> Loop:
     """A loop that says in a line what is wrong with the node, an engine or the relay."""
     return Loop(f"agent {name}", step, period_s=period_s, expected=(BackendError, OSError))
-
-
-def _read(value: str) -> Assignment:
-    return Assignment.model_validate_json(value)
 
 
 def _unsound(image: Image) -> str:

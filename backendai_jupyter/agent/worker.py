@@ -20,7 +20,7 @@ from backendai_jupyter.agent.mounts import add_mount
 from backendai_jupyter.agent.resume import clear_unfinished, find_checkpoint, reopen_channels
 from backendai_jupyter.cluster.seal import Sealer
 from backendai_jupyter.domain.exits import explain_failed_step, with_last_lines
-from backendai_jupyter.domain.wire import Assignment, Exit, Image, KernelReport, Phase
+from backendai_jupyter.domain.wire import Assignment, Connection, Exit, Image, KernelReport, Phase
 from backendai_jupyter.errors import BackendError, LaunchFailed, RelayFailed, RuntimeFailed
 from backendai_jupyter.points import reached
 
@@ -61,6 +61,7 @@ class KernelWorker:
         self._exit: Exit | None = None
         self._answered = False  # the program of this generation, once
         self._saved: Checkpoint | None = None
+        self._sealed: tuple[Connection, str] | None = None
         self._failed = False  # the last piece of work, which is to be tried again
         self._wake = asyncio.Event()
         self._wake.set()
@@ -86,7 +87,7 @@ class KernelWorker:
         sealed = None
         launch = self._launch
         if self._phase in _REACHABLE and launch is not None and launch.endpoint is not None:
-            sealed = self._sealer.seal(launch.connection)
+            sealed = self._seal(launch.connection)
         return KernelReport(
             kernel_id=self.kernel_id,
             generation=self._generation,
@@ -96,6 +97,12 @@ class KernelWorker:
             connection=sealed,
             signal_seq=self._delivered_seq,
         )
+
+    def _seal(self, connection: Connection) -> str:
+        """Seal it once: a report that says the same as before is the same text."""
+        if self._sealed is None or self._sealed[0] != connection:
+            self._sealed = (connection, self._sealer.seal(connection))
+        return self._sealed[1]
 
     async def run(self) -> None:
         """Work until the kernel is gone."""

@@ -24,6 +24,12 @@ WireSlots = Annotated[
 ]
 
 
+# Of the records below.  Raised when an agent or a manager of before could not act on them rightly;
+# a field that may be ignored needs no other number.
+PROTOCOL = 1
+OLDEST_PROTOCOL = 1  # that this version works with
+
+
 class Record(BaseModel):
     """A frozen wire record."""
 
@@ -131,7 +137,7 @@ class AgentReport(Record):
 
     ``revision`` is the cluster store's revision up to which it has taken note of its
     assignments: a kernel that is neither assigned at that revision nor listed here has
-    nothing left on the agent.
+    nothing left on the agent.  It speaks ``protocol``, and to who speaks ``oldest_protocol``.
     """
 
     agent_id: str
@@ -143,6 +149,8 @@ class AgentReport(Record):
     vfolder_hosts: dict[str, str] = Field(default_factory=dict)  # marker's id, by name of the host
     kernels: tuple[KernelReport, ...] = ()
     notes: tuple[str, ...] = ()  # what this node cannot enforce, or was told wrongly, in words
+    protocol: int = 1
+    oldest_protocol: int = 1
 
 
 class JournalDoor(Record):

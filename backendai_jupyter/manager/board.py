@@ -18,6 +18,7 @@ from backendai_jupyter.domain.records import ComputeSession, Kernel
 from backendai_jupyter.domain.states import FINAL, Status
 from backendai_jupyter.domain.wire import AgentReport, Connection, Exit, KernelReport, Phase
 from backendai_jupyter.errors import TimedOut
+from backendai_jupyter.manager.reports import Refusal
 
 REMEMBERED = 1000  # ended kernels whose last notice is kept
 
@@ -107,6 +108,7 @@ class Notice:
 class Board:
     def __init__(self) -> None:
         self.reports: dict[str, AgentReport] = {}  # of the agents that are alive
+        self.refusals: dict[str, Refusal] = {}  # of those that are alive too, and not worked with
         self._notices: OrderedDict[str, Notice] = OrderedDict()
         self._changed = asyncio.Condition()
         self._followers: list[Callable[[Sequence[Notice]], None]] = []

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 from backendai_jupyter.domain import records, wire
 from backendai_jupyter.domain.states import Status
 from backendai_jupyter.manager.board import Notice
+from backendai_jupyter.manager.reports import Refusal
 
 MAX_SESSIONS = 1000  # in one answer
 END_REASON = "Its owner asked for its end."
@@ -115,6 +116,7 @@ class Log(Model):
 class AgentStatus(StrEnum):
     ALIVE = "alive"
     LOST = "lost"  # it has not reported for a while
+    REFUSED = "refused"  # its version and this manager's do not go together
 
 
 class Agent(Model):
@@ -215,10 +217,12 @@ def with_progress(detail: SessionDetail, notices: Iterable[Notice]) -> SessionDe
 
 
 def agents_of(
-    agents: Iterable[records.Agent], reports: Mapping[str, wire.AgentReport]
+    agents: Iterable[records.Agent],
+    reports: Mapping[str, wire.AgentReport],
+    refusals: Mapping[str, Refusal],
 ) -> AgentList:
     """Return all agents; those among ``reports`` are alive."""
-    return AgentList([_agent_of(agent, alive=agent.id in reports) for agent in agents])
+    return AgentList([_agent_of(agent, reports, refusals.get(agent.id)) for agent in agents])
 
 
 def images_of(reports: Mapping[str, wire.AgentReport]) -> ImageList:
@@ -291,17 +295,20 @@ def exit_of(ending: wire.Exit | None) -> Exit | None:
     return Exit(reason=ending.reason, message=ending.message, code=ending.code)
 
 
-def _agent_of(agent: records.Agent, *, alive: bool) -> Agent:
+def _agent_of(
+    agent: records.Agent, reports: Mapping[str, wire.AgentReport], refusal: Refusal | None
+) -> Agent:
+    status = AgentStatus.ALIVE if agent.id in reports else AgentStatus.LOST
     nothing = dict.fromkeys(agent.capacity, "0")
     return Agent(
         id=agent.id,
-        status=AgentStatus.ALIVE if alive else AgentStatus.LOST,
-        version=agent.version,
+        status=AgentStatus.REFUSED if refusal else status,
+        version=refusal.version if refusal else agent.version,
         capacity=agent.capacity.to_json(),
         used={**nothing, **agent.used.to_json()},
         free={**nothing, **agent.free.to_json()},
         images=list(agent.images),
-        notes=list(agent.notes),
+        notes=[refusal.reason] if refusal else list(agent.notes),
         seen_at=agent.seen_at,
         is_drained=agent.is_drained,
     )

@@ -17,13 +17,13 @@ from backendai_jupyter.web.models import (
 
 
 async def read_agents(manager: Manager) -> AgentList:
-    return agents_of(await manager.agents.list(), manager.board.reports)
+    return agents_of(await manager.agents.list(), manager.board.reports, manager.board.refusals)
 
 
 async def drain_agent(manager: Manager, agent_id: str, *, is_drained: bool) -> Agent:
     await manager.drain(agent_id, is_drained=is_drained)
-    (agent,) = agents_of([await manager.agents.get(agent_id)], manager.board.reports).root
-    return agent
+    known = [await manager.agents.get(agent_id)]
+    return agents_of(known, manager.board.reports, manager.board.refusals).root[0]
 
 
 async def read_images(manager: Manager) -> ImageList:

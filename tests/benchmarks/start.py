@@ -1,7 +1,8 @@
 """How long a kernel takes to start, beside a stock local one: ``python -m tests.benchmarks.start``.
 
 A stock Jupyter Server, one of ours for each runtime, and one that is the manager of a cluster
-run at the same time and take turns, so that a busy machine disturbs all alike.  The last table holds the project's own bars.
+run at the same time and take turns, so that a busy machine disturbs all alike.  The last table
+holds the project's own bars.
 """
 
 from __future__ import annotations

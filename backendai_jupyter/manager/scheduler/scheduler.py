@@ -76,6 +76,8 @@ class Scheduler:
                 case Placed():
                     await self._claim(decision)
                 case Waiting(session, reason):
+                    refused = (refusal.reason for refusal in self._board.refusals.values())
+                    reason = " ".join([reason, *refused])
                     for kernel in session.kernels:
                         await self._sessions.set_pending_reason(kernel.id, reason)
                     self._told()
