@@ -38,6 +38,8 @@ class AgentProcess:
         self.log_path = root / "agent.log"
         root.mkdir(parents=True)
         lines = [f"c.BackendAIAgent.{trait} = {value!r}\n" for trait, value in traits.items()]
+        self.module = "backendai_jupyter.cli.daemon"
+        self.env = {**os.environ, **private_directories(root)}
         self._config = root / "backendai_agent_config.py"
         self._config.write_text("".join(lines))
         self._process: subprocess.Popen[bytes] | None = None
@@ -62,15 +64,9 @@ class AgentProcess:
         assert process.poll() is None, f"the agent did not start:\n{self.log}"
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "backendai_jupyter.cli.daemon", f"--config={self._config}"]
+        command = [sys.executable, "-m", self.module, f"--config={self._config}"]
         with self.log_path.open("ab") as log:
-            return subprocess.Popen(
-                command,
-                cwd=self.root,
-                env={**os.environ, **private_directories(self.root)},
-                stdout=log,
-                stderr=log,
-            )
+            return subprocess.Popen(command, cwd=self.root, env=self.env, stdout=log, stderr=log)
 
     def signal(self, signum: int) -> None:
         assert self._process is not None
@@ -162,6 +158,7 @@ class Cluster:
     async def add_server(
         self, *, args: Sequence[str] = (), config: str = "", **traits: object
     ) -> RunningServer:
+        """``config`` is what the server's own one begins with."""
         number = len(self.servers) + 1
         settings = {
             **self._stores(),
