@@ -156,7 +156,12 @@ class Cluster:
         return agent
 
     async def add_server(
-        self, *, args: Sequence[str] = (), config: str = "", **traits: object
+        self,
+        *,
+        args: Sequence[str] = (),
+        config: str = "",
+        module: str = "jupyter_server",
+        **traits: object,
     ) -> RunningServer:
         """``config`` is what the server's own one begins with."""
         number = len(self.servers) + 1
@@ -172,9 +177,10 @@ class Cluster:
             args=args,
             config=config
             + "".join(f"c.BackendAI.{name} = {value!r}\n" for name, value in settings.items()),
+            module=module,
             kernels_outlive=True,
         )
-        server.root.mkdir()
+        server.root.mkdir(exist_ok=True)
         server.token = self._token
         self.servers.append(server)
         self._stack.push_async_callback(server.close)
