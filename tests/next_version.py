@@ -9,6 +9,9 @@ from __future__ import annotations
 import os
 import runpy
 from pathlib import Path
+from typing import Any
+
+from pydantic import model_validator
 
 from backendai_jupyter.agent import agent
 from backendai_jupyter.domain import wire
@@ -31,11 +34,11 @@ class NextAgentReport(wire.AgentReport):
     weather: str = "fine"
     kernels: tuple[NextKernelReport, ...] = ()
 
-    def __init__(self, **fields: object) -> None:
-        known = fields.get("kernels", ())
-        assert isinstance(known, tuple)
-        grown = tuple(NextKernelReport(**dict(kernel)) for kernel in known)
-        super().__init__(**(fields | {"kernels": grown, "version": VERSION}))
+    @model_validator(mode="before")
+    @classmethod
+    def _grow(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        grown = tuple(NextKernelReport(**dict(kernel)) for kernel in fields["kernels"])
+        return fields | {"kernels": grown, "version": VERSION}
 
 
 def environment(program: str) -> dict[str, str]:
@@ -44,6 +47,6 @@ def environment(program: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    reconciler.Assignment = NextAssignment  # type: ignore[misc]
-    agent.AgentReport = NextAgentReport  # type: ignore[misc]
+    vars(reconciler)["Assignment"] = NextAssignment
+    vars(agent)["AgentReport"] = NextAgentReport
     runpy.run_module(os.environ[PROGRAM], run_name="__main__", alter_sys=True)

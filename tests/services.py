@@ -115,7 +115,7 @@ class RedisServer(Service):
     async def command(self, *words: str) -> Any:
         """Say something to a server without password or TLS; return what it answers."""
         async with aioredis.Redis(port=self.port, decode_responses=True) as client:
-            return await client.execute_command(*words)
+            return await client.execute_command(*words)  # type: ignore[no-untyped-call]
 
     async def _answers(self) -> bool:
         with contextlib.suppress(Unavailable):

@@ -16,7 +16,10 @@ from backendai_jupyter.domain.resources import Slots
 
 
 def _read_slots(raw: Any) -> Slots:
-    return raw if isinstance(raw, Slots) else Slots.from_json(raw)
+    try:
+        return raw if isinstance(raw, Slots) else Slots.from_json(raw)
+    except (AttributeError, TypeError, ArithmeticError):
+        raise ValueError("no object of slots and amounts") from None
 
 
 WireSlots = Annotated[

@@ -7,7 +7,7 @@ import json
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -173,7 +173,7 @@ async def test_a_manager_that_is_older_than_the_database_says_so_and_touches_not
     with pytest.raises(AssertionError, match=r"has schema version 0099, newer than this program's"):
         await server.start()
     assert await ask(cluster, "SELECT id, status, generation FROM kernels ORDER BY id") == before
-    await tell(cluster, f"UPDATE alembic_version SET version_num = '{known[0]}'")
+    await tell(cluster, "UPDATE alembic_version SET version_num = %s", *known)
     await server.start()
     assert await run(server, kernel_id, "print(x)") == "2\n"
     for kernel in (kernel_id, second):
@@ -209,14 +209,14 @@ async def agents(server: RunningServer) -> list[dict[str, Any]]:
     return list((await server.get("backendai/v1/agents")).json())
 
 
-async def ask(cluster: Cluster, query: str) -> list[tuple[Any, ...]]:
+async def ask(cluster: Cluster, query: LiteralString) -> list[tuple[Any, ...]]:
     async with await _connected(cluster) as conn:
-        return await (await conn.execute(query)).fetchall()  # type: ignore[arg-type]
+        return await (await conn.execute(query)).fetchall()
 
 
-async def tell(cluster: Cluster, statement: str) -> None:
+async def tell(cluster: Cluster, statement: LiteralString, *values: str) -> None:
     async with await _connected(cluster) as conn:
-        await conn.execute(statement)  # type: ignore[arg-type]
+        await conn.execute(statement, values or None)
 
 
 def _connected(cluster: Cluster) -> Awaitable[psycopg.AsyncConnection[Any]]:

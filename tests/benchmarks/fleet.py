@@ -36,10 +36,8 @@ from tests.server import RunningServer
 
 LIGHT = "light"
 ROOT = Path(__file__).parents[2]
-METER = {
-    "args": (f"--ServerApp.jpserver_extensions={lag.__name__}=True",),
-    "config": f"import sys; sys.path.append({str(ROOT)!r})\n",
-}
+METER = (f"--ServerApp.jpserver_extensions={lag.__name__}=True",)
+FINDS_METER = f"import sys; sys.path.append({str(ROOT)!r})\n"
 WITHIN_S = 120.0
 AT_ONCE = 8  # starts
 LINE = b'"stream"'
@@ -156,7 +154,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 async def _stock() -> AsyncIterator[Contender]:
     root = Path(tempfile.mkdtemp(prefix="bj-"))
     try:
-        async with RunningServer(root, enable=False, **METER) as server:
+        async with RunningServer(root, enable=False, args=METER, config=FINDS_METER) as server:
             _offer(server, ours=False)
             yield Contender(STOCK, server, root)
     finally:
@@ -170,7 +168,7 @@ async def _cluster(*, cpus: int, agents: int = 1) -> AsyncIterator[Contender]:
     async with Cluster() as cluster:
         for _ in range(agents):
             await cluster.add_agent(cpu_overcommit=overcommit)
-        server = await cluster.add_server(**METER)
+        server = await cluster.add_server(args=METER, config=FINDS_METER)
         _offer(server, ours=True)
         yield Contender(CLUSTER, server, cluster.root)
 
