@@ -38,7 +38,7 @@ LIGHT = "light"
 ROOT = Path(__file__).parents[2]
 METER = (f"--ServerApp.jpserver_extensions={lag.__name__}=True",)
 FINDS_METER = f"import sys; sys.path.append({str(ROOT)!r})\n"
-WITHIN_S = 120.0
+WITHIN_S = 60.0
 AT_ONCE = 8  # starts
 LINE = b'"stream"'
 PARTS = {"agent": "backendai_jupyter.cli.daemon", "relay": "backendai_jupyter.agent.relay"}
@@ -127,7 +127,7 @@ async def main() -> None:
     fleets, bars = {}, []
     async with _stock() as stock:
         fleets[STOCK] = await _fleet(stock, arguments)
-    async with _cluster(cpus=arguments.kernels) as ours:
+    async with _cluster(cpus=arguments.kernels + 1) as ours:
         fleets[CLUSTER] = await _fleet(ours, arguments)
     bars += _fleet_bars(fleets)
     _print_fleets(fleets, arguments)
