@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import psycopg
 import sqlalchemy as sa
 from psycopg.types.string import StrDumperUnknown
+from psycopg.waiting import READY_R
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from backendai_jupyter.config.manager import DATABASE_URL
@@ -128,7 +129,7 @@ class WatchedConnection(psycopg.AsyncConnection[Any]):
         limit_s = FIRST_ANSWER_TIMEOUT_S if is_stale else ANSWER_TIMEOUT_S
         timer = loop.call_later(limit_s, self._give_up)
         try:
-            return await super().wait(gen, *args, **kwargs)
+            return await super().wait(self._heeding(gen), *args, **kwargs)
         except psycopg.OperationalError:
             if not self._gave_up:
                 raise
@@ -136,7 +137,20 @@ class WatchedConnection(psycopg.AsyncConnection[Any]):
             raise psycopg.errors.ConnectionTimeout(problem) from None
         finally:
             timer.cancel()
-            self._heard = loop.time()
+
+    def _heeding(self, gen: Generator[Any, Any, RV]) -> Generator[Any, Any, RV]:
+        """Take note of each answer; some calls only set what the next one says."""
+        loop = asyncio.get_running_loop()
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if ready & READY_R:
+                    self._heard = loop.time()
+                wanted = gen.send(ready)
+        except StopIteration as done:
+            result: RV = done.value
+            return result
 
     def _give_up(self) -> None:
         self._gave_up = True

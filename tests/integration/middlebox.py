@@ -15,7 +15,7 @@ class MiddleboxThatForgetsFlows:
 
     def __init__(self, target_port: int, idle_s: float) -> None:
         self.port = 0
-        self.forgotten = 0
+        self.remembered = 0  # connections
         self._target_port = target_port
         self._idle_s = idle_s
         self._flows: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
@@ -42,11 +42,12 @@ class MiddleboxThatForgetsFlows:
         self._flows[task] = writer
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
         flow = _Flow(self._idle_s)
+        self.remembered += 1
         try:
             both = (flow.copy(reader, far_writer), flow.copy(far_reader, writer))
             ends = await asyncio.gather(*both, return_exceptions=True)
-            if any(isinstance(end, TimeoutError) for end in ends):
-                self.forgotten += 1
+            self.remembered -= 1
+            if flow.is_forgotten and not any(isinstance(end, OSError) for end in ends):
                 await reader.read(-1)  # whatever the client still sends
         finally:
             writer.close()
@@ -58,24 +59,28 @@ class _Flow:
     """Both directions of a connection: what is said in one keeps the other alive."""
 
     def __init__(self, idle_s: float) -> None:
+        self.is_forgotten = False
         self._idle_s = idle_s
         self._heard = asyncio.get_running_loop().time()
 
     async def copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        while data := await self._read(source):
+        """Forward until either end hangs up, or both have been silent for too long."""
+        while (data := await self._read(source)) and not self.is_forgotten:
             sink.write(data)
             await sink.drain()
-        sink.close()
+        if not self.is_forgotten:
+            sink.close()
 
     async def _read(self, source: asyncio.StreamReader) -> bytes:
         loop = asyncio.get_running_loop()
         reading = asyncio.ensure_future(source.read(65536))
         while not reading.done():
             left_s = self._heard + self._idle_s - loop.time()
-            if left_s <= 0:
+            if left_s <= 0 or self.is_forgotten:
+                self.is_forgotten = True
                 reading.cancel()
                 await asyncio.wait([reading])
-                raise TimeoutError
+                return b""
             await asyncio.wait([reading], timeout=left_s)
         self._heard = loop.time()
         return reading.result()
