@@ -38,7 +38,7 @@ LIGHT = "light"
 ROOT = Path(__file__).parents[2]
 METER = (f"--ServerApp.jpserver_extensions={lag.__name__}=True",)
 FINDS_METER = f"import sys; sys.path.append({str(ROOT)!r})\n"
-WITHIN_S = 60.0
+WITHIN_S = 120.0
 AT_ONCE = 8  # starts
 LINE = b'"stream"'
 PARTS = {"agent": "backendai_jupyter.cli.daemon", "relay": "backendai_jupyter.agent.relay"}

@@ -1,4 +1,7 @@
-"""A server extension that tells how late its event loop is: load it and ``GET /benchmark/lag``."""
+"""A server extension that tells how late its event loop is: load it and ``GET /benchmark/lag``.
+
+It also lets a stock server open as many ZeroMQ sockets as it needs for hundreds of kernels.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,14 @@ import asyncio
 import time
 from typing import Any
 
+import zmq
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.utils import url_path_join
 from tornado import web
 
 TICK_S = 0.005
 WHERE = "benchmark/lag"
+MAX_SOCKETS = 16_384
 
 
 class Meter:
@@ -51,6 +56,8 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 
 
 def _load_jupyter_server_extension(server: Any) -> None:
+    # A stock server has room for 1,023 sockets, and uses six for each kernel that is looked at.
+    server.kernel_manager.context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
     meter = Meter()
     where = url_path_join(server.base_url, WHERE)
     server.web_app.add_handlers(".*$", [(where, LagHandler, {"meter": meter})])
