@@ -71,6 +71,7 @@ class Agent:
         self._images: dict[str, Image] = {}
         self._refused_images: list[str] = []  # in words
         self._unread: dict[str, str] = {}  # in words, by key
+        self._published = ""
         self._revision = 0
         self._report_loop = _loop("report", self._publish, self._heartbeat_s)
         self._full_pass_loop = _loop("full pass", self._full_pass, self._heartbeat_s)
@@ -276,9 +277,11 @@ class Agent:
             kernels=tuple(worker.report() for worker in self._workers.values()),
             notes=self._all_notes(),
         )
-        ttl_s = 4 * self._heartbeat_s()
-        await self._live.put(keys.report(self.agent_id), report.model_dump_json(), ttl_s=ttl_s)
-        await self._live.publish(keys.REPORT_HINTS, self.agent_id)
+        text, ttl_s = report.model_dump_json(), 4 * self._heartbeat_s()
+        await self._live.put(keys.report(self.agent_id), text, ttl_s=ttl_s)
+        if text != self._published:  # else it is only a sign of life
+            await self._live.publish(keys.REPORT_HINTS, self.agent_id)
+            self._published = text
 
     def _all_notes(self) -> tuple[str, ...]:
         of_node = _notes(self._tools.runtimes)

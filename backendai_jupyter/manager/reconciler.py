@@ -124,11 +124,14 @@ def updated(text: str, wanted: Assignment) -> str:
 
     Managers of two versions that wrote all they know would undo each other's work for ever.
     """
+    whole = wanted.model_dump_json()
+    if text == whole:
+        return text
     try:
         there = json.loads(text)
         known = Assignment.model_validate(there)
     except ValueError:
-        return wanted.model_dump_json()
+        return whole
     changed = {name for name, value in known if value != getattr(wanted, name)}
     if not changed:
         return text

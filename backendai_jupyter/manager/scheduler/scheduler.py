@@ -66,8 +66,7 @@ class Scheduler:
 
     async def step(self) -> None:
         """One pass over all pending sessions of this cluster."""
-        live = await self._sessions.live(self._cluster_id)
-        pending = [s for s in live if s.status is Status.PENDING]
+        pending = await self._sessions.live(self._cluster_id, status=Status.PENDING)
         if not pending:
             return
         markers = await asyncio.to_thread(read_markers, self._hosts)
