@@ -184,7 +184,7 @@ class Agent:
         if change.value is not None and not self._is_leaving:
             if (assignment := self._read(change.key, change.value)) is not None:
                 self._worker(kernel_id).want(assignment)
-        elif kernel_id in self._workers or self._unread.pop(change.key, ""):
+        elif self._unread.pop(change.key, "") or kernel_id in self._workers:
             self._worker(kernel_id).want(None)
 
     def _read(self, key: str, text: str) -> Assignment | None:
