@@ -5,6 +5,6 @@ source "$(dirname "$0")/lib.sh"
 scripts/lint.sh
 need dockerd=docker.io iptables=iptables ip=iproute2 debootstrap=debootstrap bwrap=bubblewrap \
   chromium=chromium redis-server=redis-server etcd=etcd-server initdb=postgresql \
-  nginx=nginx-light ||
+  nginx=nginx-light cc=build-essential ||
   say "the tests that need them will fail"
 exec .venv/bin/python -m pytest "$@"

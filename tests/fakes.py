@@ -49,7 +49,11 @@ class RuntimeInMemory:
             self.starts += 1
             self.specs[spec.kernel_id] = spec
             self.containers[spec.kernel_id] = ContainerState(
-                spec.kernel_id, spec.generation, f"c{self.starts}", None
+                spec.kernel_id,
+                spec.generation,
+                f"c{self.starts}",
+                None,
+                devices=spec.devices.record,
             )
         return self.containers[spec.kernel_id]
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from backendai_jupyter import __version__
 from backendai_jupyter.agent.launch import LOG_TAIL_BYTES, Tools
-from backendai_jupyter.agent.runtime.base import KernelRuntime
+from backendai_jupyter.agent.runtime.base import ContainerState, KernelRuntime
 from backendai_jupyter.agent.worker import KernelWorker
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.protocols import Change, ClusterStore, LiveStore
@@ -86,6 +86,9 @@ class Agent:
         """
         for note in _notes(self._tools.runtimes):
             log.warning("On this node: %s", note)
+        # Only now: a container that is listed later may be gone, and its devices another's.
+        containers = await self._containers()
+        await self._tools.devices.adopt({id_: one.devices for id_, one in containers.items()})
         await self._full_pass()
         await self._publish()
         self._supervisor.loop(self._report_loop)
@@ -126,11 +129,8 @@ class Agent:
     async def _full_pass(self) -> None:
         await self._refresh_images()
         self._markers = await asyncio.to_thread(read_markers, self._hosts)
-        containers = {
-            state.kernel_id: state
-            for runtime in self._tools.runtimes.values()
-            for state in await runtime.list()
-        }
+        await self._tools.devices.refresh()
+        containers = await self._containers()
         remains = await asyncio.to_thread(self._tools.node.kernels)
         relayed = await self._relayed()
         # Last, and nothing is awaited after it: what the watch brings meanwhile is newer.
@@ -150,6 +150,10 @@ class Agent:
             if state is None or state.exit_code is not None:
                 worker.look()
         self._taken_note(listing.revision)
+
+    async def _containers(self) -> dict[str, ContainerState]:
+        runtimes = self._tools.runtimes.values()
+        return {state.kernel_id: state for one in runtimes for state in await one.list()}
 
     async def _relayed(self) -> list[str]:
         """Return the kernels that have channels; none while there is no relay."""
@@ -270,11 +274,12 @@ class Agent:
             version=__version__,
             protocol=PROTOCOL,
             oldest_protocol=OLDEST_PROTOCOL,
-            capacity=self._capacity(),
+            capacity=self._capacity() + self._tools.devices.capacity(),
             resource_group=self._settings.resource_group,
             images=tuple(self._images.values()),
             vfolder_hosts=self._markers,
             kernels=tuple(worker.report() for worker in self._workers.values()),
+            devices=self._tools.devices.report(),
             notes=self._all_notes(),
         )
         text, ttl_s = report.model_dump_json(), 4 * self._heartbeat_s()
@@ -284,7 +289,7 @@ class Agent:
             self._published = text
 
     def _all_notes(self) -> tuple[str, ...]:
-        of_node = _notes(self._tools.runtimes)
+        of_node = (*_notes(self._tools.runtimes), *self._tools.devices.notes())
         return (*of_node, *self._refused_images, *self._notes(), *self._unread.values())
 
     def _heartbeat_s(self) -> float:

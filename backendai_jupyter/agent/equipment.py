@@ -8,6 +8,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from backendai_jupyter.agent.accelerators.plugins import make_plugin
+from backendai_jupyter.agent.accelerators.pool import DevicePool
 from backendai_jupyter.agent.agent import Agent
 from backendai_jupyter.agent.launch import Tools
 from backendai_jupyter.agent.node import Node, kernel_identity, measure_capacity
@@ -43,7 +45,7 @@ class Site:
 
 
 class Equipment:
-    """The relay and the runtimes of one agent.
+    """The relay, the runtimes and the devices of one agent.
 
     Where it ``leaves_kernels`` they go on at the end, and with them the relay.  With an
     ``orphan_command`` the relay becomes that command when this process dies.
@@ -71,8 +73,10 @@ class Equipment:
             on_lost=self._relay_lost,
         )
         self.runtimes = _runtimes(settings, site, use_docker)
+        self.devices = DevicePool(make_plugin(settings), site.scratch_root, settings)
 
     async def open(self) -> None:
+        self._opened.push_async_callback(self.devices.close)
         self._opened.push_async_callback(self._leave_relay)
         await asyncio.gather(self.relay.open(), *(self._open(one) for one in self.runtimes))
 
@@ -102,6 +106,7 @@ class Equipment:
             relay=self.relay,
             ask=kernel_info,
             settings=settings,
+            devices=self.devices,
         )
         self._agent = Agent(
             site.agent_id,

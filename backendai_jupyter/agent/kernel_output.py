@@ -4,11 +4,11 @@ The agent puts this file beside the kernel's connection file and the kernelspec 
 ``install`` when it starts (decision 016).  Nobody else imports it: it needs ipykernel and pyzmq
 of the kernel's own image, and of this package ``kernel_delivery.py``, which is put beside it.
 
-What is written goes through three places, each with a bound: the text of a stream that was not
-handed over yet (``PIECE_CHARS``), the backlog of ipykernel's IOPub thread (``WAITING_BYTES``,
-``WAITING_MESSAGES``) and the socket (``SOCKET_MESSAGES``), which says when it is full instead of
-dropping.  A writer waits for room in the backlog.  The threads that keep the kernel reachable
-never wait, nor do the few messages that say how a cell goes.
+What is written goes through three places, each with a bound: a stream's text that was not handed
+over yet (``PIECE_CHARS``), the backlog of ipykernel's IOPub thread (``WAITING_BYTES``,
+``WAITING_MESSAGES``) and the socket (``SOCKET_MESSAGES``), which says when it is full.  A writer
+waits for room in the backlog; the threads that keep the kernel reachable never wait, nor do the
+few messages that say how a cell goes.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ import zmq
 from ipykernel.iostream import IOPubThread, OutStream
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelbase import Kernel
+from ipykernel.zmqshell import ZMQDisplayPublisher
 
 PIECE_CHARS = 1 << 18  # more than this of a stream's text becomes more than one message
-WAITING_BYTES = 4 << 20
-WAITING_MESSAGES = 1000
+WAITING_BYTES, WAITING_MESSAGES = 4 << 20, 1000
 SOCKET_MESSAGES = 16
 SEND_MILLIS = 100  # after which a send that found no room looks whether the kernel ends
 END_GRACE_S = 1.0  # for what waits when the kernel ends
@@ -73,7 +73,7 @@ class Backlog:
         self._events = thread._events
         self._never_wait = never_wait
         self._added_bytes = 0
-        self._taken_bytes = 0  # written by the IOPub thread only
+        self._taken_bytes, self._sending = 0, False  # written by the IOPub thread only
         self._adding = threading.Lock()
         self._waits: dict[Wait, None] = {}
         self._hurried = False  # the cell was interrupted: it is to end before its output went out
@@ -83,17 +83,23 @@ class Backlog:
         with self._adding:
             self._added_bytes += size
 
-    def take(self, size: int) -> None:
-        """Note, in the IOPub thread, that an event was dealt with."""
-        self._taken_bytes += size
-        if not self._events:
-            self._hurried = False
-            # A signal between an event and its ``add`` must not cost room for good.
-            self._taken_bytes = self._added_bytes
-        if self._waits and self._level() <= 0.5:
-            for wait in list(self._waits):
-                if wait.for_room:
-                    wait.fire()
+    def deal_with_next(self) -> None:
+        """Take the oldest event, in the IOPub thread, and do it."""
+        self._sending = True  # before it is taken: it is always here or there
+        event = self._events.popleft()
+        try:
+            event()
+        finally:
+            self._sending = False
+            self._taken_bytes += getattr(event, "size", 0)
+            if not self._events:
+                self._hurried = False
+                # A signal between an event and its ``add`` must not cost room for good.
+                self._taken_bytes = self._added_bytes
+            if self._waits and self._level() <= 0.5:
+                for wait in list(self._waits):
+                    if wait.for_room:
+                        wait.fire()
 
     def wait_for_room(self) -> None:
         """Return when something may be added; at the kernel's end raise instead of waiting."""
@@ -110,7 +116,8 @@ class Backlog:
     def wait_until_sent(self) -> None:
         """Return when all that is in the backlog now was sent, or need not be waited for."""
         self._hurried |= isinstance(sys.exc_info()[1], (KeyboardInterrupt, CancelledError))
-        if self._hurried or self._ended or not self._may_wait():
+        waits = (self._events or self._sending) and not self._hurried and not self._ended
+        if not waits or not self._may_wait():
             return
         with self._registered(Wait(for_room=False)) as wait:
             self._thread.schedule(wait.fire)
@@ -211,11 +218,10 @@ class PatientThread(IOPubThread):
             self._event_pipe.send(b"", zmq.NOBLOCK)
 
     def send_multipart(self, *args: Any, **kwargs: Any) -> None:
-        send = partial(self._really_send, *args, **kwargs)
+        send, frames = partial(self._really_send, *args, **kwargs), args[0]
         if not self.serves_caller():
             send()  # in the place that its event has in the backlog
             return
-        frames = args[0]
         if not bytes(frames[0]).endswith(_NEVER_WAIT):
             self.backlog.wait_for_room()
         message = Message(send, frames)
@@ -231,11 +237,7 @@ class PatientThread(IOPubThread):
 
     def _handle_event(self, msg: list[Any]) -> None:
         for _ in range(len(self._events)):
-            event = self._events.popleft()
-            try:
-                event()
-            finally:
-                self.backlog.take(getattr(event, "size", 0))
+            self.backlog.deal_with_next()
 
     def _really_send(self, *args: Any, **kwargs: Any) -> None:
         if self._give_up_at < math.inf:
@@ -253,14 +255,13 @@ class PatientThread(IOPubThread):
 
 
 class PatientStream(OutStream):
-    """ipykernel's stdout or stderr, whose text keeps its place among the other messages."""
+    """ipykernel's stdout or stderr, whose text keeps its place among other messages."""
 
     _buffers: Batch
     _being_sent: Batch | None = None
 
     @classmethod
     def adopt(cls, stream: Any) -> None:
-        """Make a stream of ipykernel's one of these."""
         with stream._buffer_lock:
             batch = Batch(stream)
             batch.update(stream._buffers)
@@ -272,8 +273,7 @@ class PatientStream(OutStream):
     def begin_in_child(self) -> None:
         """Forget, in a forked process, what its parent had written: the parent sends that."""
         self._buffer_lock = threading.RLock()
-        self._buffers = Batch(self)
-        self._being_sent = None
+        self._buffers, self._being_sent = Batch(self), None
 
     def write(self, string: str) -> int:
         batch = self._buffers
@@ -291,11 +291,14 @@ class PatientStream(OutStream):
             super().flush()  # type: ignore[no-untyped-call]
             return
         self._hand_over()
+        caller = sys._getframe(1).f_code
+        if caller is ZMQDisplayPublisher._flush_streams.__code__:
+            return  # the text has its place before what is displayed
         try:
             thread.backlog.wait_until_sent()
         except (KeyboardInterrupt, CancelledError):
             # The cell is over: an exception in its last flush would cost its reply.
-            if sys._getframe(1).f_code is not Kernel.execute_request.__code__:
+            if caller is not Kernel.execute_request.__code__:
                 raise
 
     def send(self, batch: Batch) -> None:
@@ -350,8 +353,7 @@ def install(shell: Any) -> None:
 
 
 def _limit(shell: Any) -> None:
-    kernel = shell.kernel
-    thread = kernel.iopub_thread
+    kernel, thread = shell.kernel, shell.kernel.iopub_thread
     subshells: Any = getattr(kernel, "shell_channel_thread", None)  # ipykernel 6 has none
     PatientThread.adopt(thread, {kernel.control_thread, subshells})
     for stream in (sys.stdout, sys.stderr):

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from backendai_jupyter.agent.accelerators.exposure import Exposure
+from backendai_jupyter.agent.accelerators.pool import DevicePool
 from backendai_jupyter.agent.node import Node
 from backendai_jupyter.agent.relay.client import Endpoint
 from backendai_jupyter.agent.relay.layout import ipc_connection
@@ -70,6 +72,7 @@ class Tools:
     relay: Relay
     ask: Callable[..., Coroutine[Any, Any, Any]]  # kernel_info of agent/relay/probe.py
     settings: BackendAIAgent  # which may change at any time
+    devices: DevicePool
 
 
 @dataclass(slots=True)
@@ -80,6 +83,7 @@ class Launch:
     assignment: Assignment
     image: Image | None = None
     key: str = ""
+    devices: Exposure = field(default_factory=Exposure)
     endpoint: Endpoint | None = None
     last_signal: int | None = None  # the last one that the owner had us deliver
     abandoned: bool = False  # nobody wants it any more
@@ -120,6 +124,22 @@ class Directories:
 
     async def undo(self, kernel_id: str, tools: Tools) -> None:
         await asyncio.to_thread(tools.node.remove, kernel_id)
+
+
+class Devices:
+    """Give the kernel its accelerators; the same ones after a restart.
+
+    They are taken back once its container is gone, wherever the start has failed.
+    """
+
+    name = "devices"
+
+    async def do(self, launch: Launch, tools: Tools) -> None:
+        limits = launch.assignment.limits
+        launch.devices = await tools.devices.allot(launch.kernel_id, limits)
+
+    async def undo(self, kernel_id: str, tools: Tools) -> None:
+        await tools.devices.release(kernel_id)
 
 
 class Channels:
@@ -170,7 +190,7 @@ class Container:
             generation=assignment.generation,
             image=launch.image,
             argv=tuple(_filled(word, files) for word in assignment.argv),
-            env=assignment.env,
+            env={**assignment.env, **launch.devices.env},
             limits=assignment.limits,
             mounts=assignment.mounts,
             workdir=assignment.workdir,
@@ -179,6 +199,7 @@ class Container:
             uid=tools.node.uid,
             gid=tools.node.gid,
             hostname=assignment.hostname,
+            devices=launch.devices,
         )
         await runtime.start(spec)
 
@@ -204,7 +225,7 @@ class Answer:
         """Nothing stays behind from asking."""
 
 
-STEPS: tuple[Step, ...] = (Directories(), Channels(), Container(), Answer())
+STEPS: tuple[Step, ...] = (Directories(), Devices(), Channels(), Container(), Answer())
 FIRST_STEP = STEPS[0].name
 
 

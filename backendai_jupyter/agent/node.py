@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
+from backendai_jupyter.agent.accelerators.book import DIRECTORY as _DEVICES
 from backendai_jupyter.agent.checkpoints import Checkpoints
 from backendai_jupyter.domain.resources import Slots
 
 _CHECKPOINTS = "checkpoints"
 _JOURNALS = "journals"
-_NO_HOMES = {_CHECKPOINTS, _JOURNALS}
+_NO_HOMES = {_CHECKPOINTS, _JOURNALS, _DEVICES}
 
 _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -50,7 +51,8 @@ class Node:
     def kernels(self) -> set[str]:
         """Return the ids of all kernels of which there is anything in the directories."""
         homes = {path.name for path in self.scratch_root.glob("*/")} - _NO_HOMES
-        return homes | self.checkpoints.kernels()
+        with_devices = {path.stem for path in (self.scratch_root / _DEVICES).glob("*.json")}
+        return homes | self.checkpoints.kernels() | with_devices
 
     def make_private(self, path: Path) -> None:
         """Make ``path`` a directory that only its kernel (and root) can enter."""

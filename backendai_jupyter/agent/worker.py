@@ -27,7 +27,7 @@ from backendai_jupyter.points import reached
 log = logging.getLogger(__name__)
 
 _REACHABLE = {Phase.RUNNING, Phase.EXITED}
-_PHASE_OF_STEP = {"directories": Phase.PREPARING, "relay": Phase.PREPARING}
+_PHASE_OF_STEP = dict.fromkeys(("directories", "devices", "relay"), Phase.PREPARING)
 
 
 class KernelWorker:

@@ -7,13 +7,22 @@ import asyncio
 import click
 
 from backendai_jupyter.cli.api import connect
-from backendai_jupyter.cli.output import json_option, plain, print_json, print_table, share_text
-from backendai_jupyter.web.models import Agent, AgentList
+from backendai_jupyter.cli.output import (
+    SHORT_ID_LENGTH,
+    json_option,
+    plain,
+    print_json,
+    print_table,
+    share_text,
+)
+from backendai_jupyter.domain.resources import size_for_people
+from backendai_jupyter.errors import NotFound
+from backendai_jupyter.web.models import Agent, AgentList, Device, Holder
 
 
 @click.group()
 def agent() -> None:
-    """Agents: list, drain, undrain."""
+    """Agents: list, show, drain, undrain."""
 
 
 @agent.command("ls")
@@ -29,6 +38,22 @@ def ls(as_json: bool) -> None:
     for one in found.root:
         for note in one.notes:
             click.echo(f"\n{one.id}: {plain(note)}")
+
+
+@agent.command()
+@click.argument("agent_id", metavar="ID")
+@json_option
+def show(agent_id: str, as_json: bool) -> None:
+    """Show one agent, with its accelerators and which kernels have them."""
+    found = asyncio.run(_show(agent_id))
+    if as_json:
+        print_json(found)
+        return
+    print_table(("", ""), agent_facts(found))
+    if found.devices:
+        click.echo()
+        columns = ("DEVICE", "KIND", "NAME", "MEMORY", "SLOT", "IN USE", "SESSIONS")
+        print_table(columns, [device_row(device) for device in found.devices])
 
 
 @agent.command()
@@ -60,6 +85,13 @@ async def _drain(agent_id: str, *, is_drained: bool) -> Agent:
         return await api.drain(agent_id, is_drained=is_drained)
 
 
+async def _show(agent_id: str) -> Agent:
+    for one in (await _list()).root:
+        if one.id == agent_id:
+            return one
+    raise NotFound(f"There is no agent {agent_id}.")
+
+
 async def _list() -> AgentList:
     async with connect() as api:
         return await api.agents()
@@ -69,9 +101,37 @@ def agent_rows(found: AgentList, slots: list[str]) -> list[tuple[str, ...]]:
     return [
         (
             one.id,
-            f"{one.status}, drained" if one.is_drained else one.status,
+            _status(one),
             *(share_text(slot, one.used, one.capacity) for slot in slots),
             ", ".join(one.images),
         )
         for one in found.root
     ]
+
+
+def agent_facts(one: Agent) -> list[tuple[str, str]]:
+    facts = [("id", one.id), ("status", _status(one)), ("version", one.version)]
+    facts += [(slot, share_text(slot, one.used, one.capacity)) for slot in sorted(one.capacity)]
+    facts.append(("images", ", ".join(one.images)))
+    return [*facts, *(("note", note) for note in one.notes)]
+
+
+def device_row(device: Device) -> tuple[str, ...]:
+    return (
+        device.id,
+        device.kind,
+        device.name,
+        size_for_people(device.memory_bytes) if device.memory_bytes else "",
+        device.slot,
+        f"{device.used} of {device.capacity}",
+        ", ".join(map(_holder, device.holders)),
+    )
+
+
+def _holder(holder: Holder) -> str:
+    whose = holder.session_id[:SHORT_ID_LENGTH] if holder.session_id else "another"
+    return f"{whose} ({holder.amount})"
+
+
+def _status(one: Agent) -> str:
+    return f"{one.status}, drained" if one.is_drained else one.status

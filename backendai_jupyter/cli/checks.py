@@ -33,6 +33,7 @@ CHECKS: dict[str, Check] = {
     "sandbox": machine.sandbox,
     "limits": machine.limits,
     "capacity": machine.capacity,
+    "accelerators": machine.accelerators,
     "remains": machine.remains,
     "etcd": cluster.etcd,
     "redis": cluster.redis,

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from backendai_jupyter.agent.accelerators.inquiry import Inquiry
+from backendai_jupyter.agent.accelerators.plugins import make_plugin
 from backendai_jupyter.agent.node import measure_capacity
 from backendai_jupyter.agent.relay.client import RelayClient
 from backendai_jupyter.agent.runtime.bubblewrap import find_bubblewrap
@@ -21,7 +23,7 @@ from backendai_jupyter.agent.runtime.limits import limit_notes
 from backendai_jupyter.cli.findings import KERNELSPEC_PREFIX, Found, Settings, State
 from backendai_jupyter.cli.installation import our_kernelspecs
 from backendai_jupyter.domain.resources import parse_size
-from backendai_jupyter.errors import BackendError
+from backendai_jupyter.errors import BackendError, Unavailable
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.migrate import REVISIONS, revision_of
 
@@ -175,6 +177,22 @@ def capacity(settings: Settings) -> Found:
         advice = "Lower BackendAIAgent.mem_reserve, or give this machine more memory."
         return Found(State.WARN, f"Kernels can have only {slots.for_people()}.", advice)
     return Found(State.OK, slots.for_people())
+
+
+async def accelerators(settings: Settings) -> Found:
+    agent = settings.agent
+    if agent.accelerators == "none":
+        return Found(State.OK, "not used: BackendAIAgent.accelerators is 'none'")
+    plugin = make_plugin(agent)
+    inquiry = Inquiry(plugin.inventory, what="The driver of this machine's accelerators")
+    try:
+        inventory = await inquiry.answer(within_s=agent.accelerator_timeout_s)
+    except Unavailable as error:
+        return Found(State.WARN, f"No accelerators are offered. {error}")
+    names = ", ".join(f"{one.id} ({one.name or one.kind})" for one in inventory.devices)
+    if inventory.notes:
+        return Found(State.WARN, " ".join((names, *inventory.notes)).strip())
+    return Found(State.OK, names or "none")
 
 
 def remains(settings: Settings) -> Found:

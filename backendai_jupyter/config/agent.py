@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_core.paths import jupyter_data_dir
-from traitlets import Dict, Enum, Float, Int, TraitError, Unicode, default, validate
+from traitlets import Bool, Dict, Enum, Float, Int, List, TraitError, Unicode, default, validate
 from traitlets.config import Configurable
 
 from backendai_jupyter.config.checks import all_or_none, checked_for_sockets, short_directory
+from backendai_jupyter.config.devices import read_devices
+from backendai_jupyter.domain.devices import Device
 from backendai_jupyter.domain.resources import parse_size
 from backendai_jupyter.errors import InvalidInput
 from backendai_jupyter.storage.hosts import VFolderHost, read_hosts
@@ -127,6 +129,45 @@ class BackendAIAgent(Configurable):
         unprivileged agent runs them as itself.""",
     ).tag(config=True)
 
+    accelerators = Enum(
+        ["auto", "nvml", "declared", "none"],
+        default_value="auto",
+        help="""Where this node's accelerators are found.  ``nvml``: the GPUs that the NVIDIA
+        driver lists.  ``declared``: those in ``devices``.  ``none``: it offers none.  ``auto``:
+        those in ``devices``, or if there are none in it, those of an NVIDIA driver that is
+        installed.""",
+    ).tag(config=True)
+
+    devices = List(
+        Dict(),
+        help="""Accelerators that are not found by themselves, each such as ``{"id": "npu0",
+        "kind": "tpu", "name": "Edge", "memory": "8g", "files": ["/dev/apex_0"]}``.  Only ``id``
+        is needed; ``kind`` is ``cuda`` unless it is given, and ``shares`` is 1.""",
+    ).tag(config=True)
+
+    divide_devices = Bool(
+        False,
+        help="""Whether ``cuda`` devices are offered in parts, as ``cuda.shares``, instead of as a
+        whole, as ``cuda.device``.  Nothing keeps a kernel from using more of a device than its
+        share.""",
+    ).tag(config=True, shared=True)
+
+    device_strategy = Enum(
+        ["fill", "evenly"],
+        default_value="fill",
+        help="""Which devices a kernel gets.  ``fill``: those that are the most in use already,
+        so that others stay free for who needs a whole one.  ``evenly``: those that are the least
+        in use.""",
+    ).tag(config=True, shared=True)
+
+    accelerator_timeout_s = Float(
+        10.0,
+        min=0.1,
+        max=600.0,
+        help="""Seconds that the driver of accelerators may take to list them.  While it takes
+        longer none is offered; kernels that have some go on.""",
+    ).tag(config=True, shared=True)
+
     answer_timeout_s = Float(
         60.0,
         min=0.1,
@@ -202,6 +243,18 @@ class BackendAIAgent(Configurable):
     def hosts(self) -> dict[str, VFolderHost]:
         """Return the vfolder hosts of this node; raises ``InvalidInput``."""
         return read_hosts(self.vfolder_hosts, field="BackendAIAgent.vfolder_hosts")
+
+    def declared(self) -> tuple[Device, ...]:
+        """Return what is in ``devices``; raises ``InvalidInput``."""
+        return read_devices(self.devices, field="BackendAIAgent.devices")
+
+    @validate("devices")
+    def _can_be_read(self, proposal: Any) -> list[dict[str, Any]]:
+        try:
+            read_devices(proposal.value, field="BackendAIAgent.devices")
+        except InvalidInput as error:
+            raise TraitError(str(error)) from None
+        return list(proposal.value)
 
     @validate("mem_reserve", "journal_size")
     def _is_a_size(self, proposal: Any) -> str:

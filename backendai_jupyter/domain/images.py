@@ -32,3 +32,18 @@ def strictest(images: Iterable[Image]) -> Slots:
         for slot, amount in minimum_of(image.labels).items():
             least[slot] = max(least.get(slot, Decimal(0)), amount)
     return Slots(least)
+
+
+def missing(slots: Slots, least: Slots) -> Slots:
+    """Return that part of ``least`` which ``slots`` do not cover.
+
+    The slots of one kind of device are alternatives, as on Backend.AI's images, which name both
+    ``cuda.device`` and ``cuda.shares``: enough of one of them will do.
+    """
+    short = {slot: amount for slot, amount in least.items() if slots[slot] < amount}
+    covered = {_kind(slot) for slot in least if slot not in short}
+    return Slots({slot: amount for slot, amount in short.items() if _kind(slot) not in covered})
+
+
+def _kind(slot: str) -> str:
+    return slot.partition(".")[0]

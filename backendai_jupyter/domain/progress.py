@@ -30,6 +30,7 @@ _DOING: Mapping[Status, str] = {
 }
 _DOING_AT_STEP: Mapping[str, str] = {
     "directories": "Making its directories.",
+    "devices": "Finding devices for it.",
     "relay": "Opening its channels.",
     "container": "Starting its program.",
     "answer": "Waiting for the first answer of its program.",

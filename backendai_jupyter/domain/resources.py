@@ -24,6 +24,8 @@ SLOT_UNITS: Mapping[str, Unit] = {
     "mem": Unit.BYTES,
     "cuda.device": Unit.COUNT,
     "cuda.shares": Unit.FRACTION,
+    "rocm.device": Unit.COUNT,
+    "tpu.device": Unit.COUNT,
 }
 
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<prefix>[kmgtp]?)(?:i?b)?", re.IGNORECASE)

@@ -7,6 +7,7 @@ validated where they are read; a field that a newer peer adds is ignored.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -135,6 +136,18 @@ class Image(Record):
     labels: dict[str, str] = Field(default_factory=dict)
 
 
+class DeviceReport(Record):
+    """One accelerator of an agent, and how much of it each kernel has."""
+
+    id: str
+    kind: str
+    name: str
+    memory_bytes: int  # 0: unknown
+    slot: str  # that counts it
+    capacity: Decimal
+    held: dict[str, Decimal] = Field(default_factory=dict)  # by kernel id
+
+
 class AgentReport(Record):
     """All that one agent says of itself.
 
@@ -151,6 +164,7 @@ class AgentReport(Record):
     images: tuple[Image, ...] = ()
     vfolder_hosts: dict[str, str] = Field(default_factory=dict)  # marker's id, by name of the host
     kernels: tuple[KernelReport, ...] = ()
+    devices: tuple[DeviceReport, ...] = ()
     notes: tuple[str, ...] = ()  # what this node cannot enforce, or was told wrongly, in words
     protocol: int = 1
     oldest_protocol: int = 1

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.protocols import LiveStore
-from backendai_jupyter.domain.images import strictest
+from backendai_jupyter.domain.images import missing, strictest
 from backendai_jupyter.domain.mounts import HOME
 from backendai_jupyter.domain.options import Options, merge
 from backendai_jupyter.domain.records import SYSTEM, ComputeSession, NewSession, Step, Viewer
@@ -326,10 +326,9 @@ class Sessions:
 
 
 def _check_minimum(slots: Slots, least: Slots, what: str) -> None:
-    for slot, amount in least.items():
-        if slots[slot] < amount:
-            problem = f"{what} needs at least {Slots({slot: amount}).for_people()}"
-            raise InvalidInput(f"backendai.resources.{slot}", problem)
+    for slot, amount in missing(slots, least).items():
+        problem = f"{what} needs at least {Slots({slot: amount}).for_people()}"
+        raise InvalidInput(f"backendai.resources.{slot}", problem)
 
 
 def _why_not(notice: Notice) -> BackendError:

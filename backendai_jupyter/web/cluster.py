@@ -17,7 +17,7 @@ from backendai_jupyter.web.models import (
     presets_of,
 )
 from backendai_jupyter.web.operation import operation
-from backendai_jupyter.web.queries import drain_agent, read_agents, read_images
+from backendai_jupyter.web.queries import drain_agent, read_agent, read_agents, read_images
 
 
 class AgentsHandler(BackendHandler):
@@ -30,6 +30,13 @@ class AgentsHandler(BackendHandler):
 
 
 class AgentHandler(BackendHandler):
+    @web.authenticated
+    @authorized
+    @operation(returns=Agent)
+    async def get(self, agent_id: str) -> Agent:
+        """Return one agent, with its accelerators and which kernels have them."""
+        return await self.ask(read_agent(self.manager, agent_id))
+
     @web.authenticated
     @authorized
     @operation(returns=Agent, body=AgentChange)

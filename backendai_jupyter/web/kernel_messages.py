@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+from hmac import compare_digest
 from typing import Any
 
-from jupyter_client.jsonutil import json_default
 from jupyter_client.session import Session
 from jupyter_server.services.kernels.connection.base import (
     serialize_binary_message,
@@ -42,7 +42,8 @@ class Translator:
     def message(self, record: Record) -> bytes | str | None:
         """Return the message; None where the record is for others.
 
-        Raises whatever jupyter_client does where the kernel's message is malformed.
+        Raises ``LookupError``, ``TypeError`` or ``ValueError`` where the kernel's message is
+        malformed; for the legacy protocol ``ValueError`` also where its signature is wrong.
         """
         channel = _CHANNELS.get(record.kind)
         if channel is None:
@@ -64,16 +65,26 @@ class Translator:
         return frames
 
     def _legacy(self, frames: list[Frame], channel: str) -> bytes | str:
-        beginning = [bytes(frame) for frame in frames[: _CONTENT + 1]]
-        parts: list[Any] = [*beginning, *frames[_CONTENT + 1 :]]
-        message = self._session.deserialize(parts)
-        if self._instead is not None and _has_traceback(message["header"]):
-            message["content"] = _censored(message["content"], self._instead)
-        message["channel"] = channel
+        signature, *parts = (bytes(frame) for frame in frames[: _CONTENT + 1])
+        if self._session.auth and not compare_digest(signature, self._session.sign(parts)):
+            raise ValueError("the signature is wrong")
+        header, parent_header, metadata, content = map(self._session.unpack, parts)
+        if self._instead is not None and _has_traceback(header):
+            content = _censored(content, self._instead)
+        message = {
+            "header": header,
+            "msg_id": header["msg_id"],
+            "msg_type": header["msg_type"],
+            "parent_header": parent_header,
+            "metadata": metadata,
+            "content": content,
+            "buffers": frames[_CONTENT + 1 :],
+            "channel": channel,
+        }
         if message["buffers"]:
             binary: bytes = serialize_binary_message(message)
             return binary
-        return json.dumps(message, default=json_default)
+        return json.dumps(message)
 
 
 def ends_something(record: Record) -> bool:

@@ -7,7 +7,8 @@ strings, ``mem`` in bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from backendai_jupyter.manager.board import Notice
 from backendai_jupyter.manager.reports import Refusal
 
 MAX_SESSIONS = 1000  # in one answer
+_NO_REFUSALS: Mapping[str, Refusal] = {}
 END_REASON = "Its owner asked for its end."
 
 
@@ -119,6 +121,27 @@ class AgentStatus(StrEnum):
     REFUSED = "refused"  # its version and this manager's do not go together
 
 
+class Holder(Model):
+    """A kernel that has a device, or a part of one."""
+
+    kernel_id: str | None = Field(description="null if it is not one of yours")
+    session_id: str | None = Field(description="the same")
+    amount: str
+
+
+class Device(Model):
+    """An accelerator of an agent."""
+
+    id: str
+    kind: str
+    name: str
+    memory_bytes: int = Field(description="0 if it is not known")
+    slot: str = Field(description="the slot that counts it")
+    capacity: str
+    used: str
+    holders: list[Holder]
+
+
 class Agent(Model):
     """A node that runs kernels."""
 
@@ -129,6 +152,9 @@ class Agent(Model):
     used: dict[str, str]
     free: dict[str, str]
     images: list[str]
+    devices: list[Device] = Field(
+        default=[], description="accelerators that it offers, none while it is lost"
+    )
     notes: list[str] = Field(description="what this node cannot enforce, in words")
     seen_at: float = Field(description="when it last said something new")
     is_drained: bool = Field(description="whether nothing new starts there")
@@ -219,10 +245,20 @@ def with_progress(detail: SessionDetail, notices: Iterable[Notice]) -> SessionDe
 def agents_of(
     agents: Iterable[records.Agent],
     reports: Mapping[str, wire.AgentReport],
-    refusals: Mapping[str, Refusal],
+    session_of_kernel: Callable[[str], str | None] = lambda _: None,
+    *,
+    refusals: Mapping[str, Refusal] = _NO_REFUSALS,
 ) -> AgentList:
-    """Return all agents; those among ``reports`` are alive."""
-    return AgentList([_agent_of(agent, reports, refusals.get(agent.id)) for agent in agents])
+    """Return all agents; those among ``reports`` are alive.
+
+    ``session_of_kernel`` says whose a kernel that has a device is, if the asker may know it.
+    """
+    return AgentList(
+        [
+            _agent_of(agent, reports.get(agent.id), session_of_kernel, refusals.get(agent.id))
+            for agent in agents
+        ]
+    )
 
 
 def images_of(reports: Mapping[str, wire.AgentReport]) -> ImageList:
@@ -296,9 +332,12 @@ def exit_of(ending: wire.Exit | None) -> Exit | None:
 
 
 def _agent_of(
-    agent: records.Agent, reports: Mapping[str, wire.AgentReport], refusal: Refusal | None
+    agent: records.Agent,
+    report: wire.AgentReport | None,
+    session_of_kernel: Callable[[str], str | None],
+    refusal: Refusal | None,
 ) -> Agent:
-    status = AgentStatus.ALIVE if agent.id in reports else AgentStatus.LOST
+    status = AgentStatus.LOST if report is None else AgentStatus.ALIVE
     nothing = dict.fromkeys(agent.capacity, "0")
     return Agent(
         id=agent.id,
@@ -308,7 +347,30 @@ def _agent_of(
         used={**nothing, **agent.used.to_json()},
         free={**nothing, **agent.free.to_json()},
         images=list(agent.images),
+        devices=[_device_of(one, session_of_kernel) for one in report.devices] if report else [],
         notes=[refusal.reason] if refusal else list(agent.notes),
         seen_at=agent.seen_at,
         is_drained=agent.is_drained,
     )
+
+
+def _device_of(device: wire.DeviceReport, session_of_kernel: Callable[[str], str | None]) -> Device:
+    holders = []
+    for kernel_id, amount in device.held.items():
+        session_id = session_of_kernel(kernel_id)
+        known = kernel_id if session_id is not None else None
+        holders.append(Holder(kernel_id=known, session_id=session_id, amount=_plain(amount)))
+    return Device(
+        id=device.id,
+        kind=device.kind,
+        name=device.name,
+        memory_bytes=device.memory_bytes,
+        slot=device.slot,
+        capacity=_plain(device.capacity),
+        used=_plain(sum(device.held.values(), Decimal(0))),
+        holders=holders,
+    )
+
+
+def _plain(amount: Decimal) -> str:
+    return f"{amount.normalize():f}"

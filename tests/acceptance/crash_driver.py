@@ -71,7 +71,7 @@ class Driver:
             kernelspec="backendai-python",
             image="python",
             argv=self._argv,
-            defaults=Options(resources=Slots.parse({"cpu": 1, "mem": "1g"}, field="resources")),
+            defaults=Options(resources=Slots({"cpu": 1, "mem": 1 << 30, "cuda.device": 1})),
             kernel_id=kernel,
         )
         await self._manager.sessions.enqueue(request, self._manager.viewer)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 STEPS = (
     "manager.assignment.written",
     "agent.step.directories",
+    "agent.step.devices",
     "agent.step.relay",
     "agent.done.relay",
     "agent.step.container",
@@ -39,6 +40,7 @@ POINTS: Mapping[str, Sequence[str]] = {
         "agent.undo.answer",
         "agent.undo.container",
         "agent.undo.relay",
+        "agent.undo.devices",
         "agent.undo.directories",
         "agent.kernel.removed",
         "manager.move.terminated",

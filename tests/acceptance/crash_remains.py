@@ -73,7 +73,7 @@ def files(root: Path) -> Iterator[Path]:
     yield from (root / "r").rglob("*")
     for name in ("server", "instances", "scratch"):
         for path in (root / "data" / name).rglob("*"):
-            if not path.is_dir():
+            if not path.is_dir() and path.name != "devices.lock":  # which stays, for the next
                 yield path
     yield from (root / "data" / "scratch").glob("*/*")
 

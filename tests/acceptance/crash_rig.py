@@ -227,7 +227,8 @@ class JupyterServer(RunningServer):
         return await self.wait()
 
     async def _start(self, kernel: str) -> dict[str, Any]:
-        answer = _told(await self.post("api/kernels", json={"name": OURS}))
+        asked = {"name": OURS, "backendai": {"resources": {"cuda.device": 1}}}
+        answer = _told(await self.post("api/kernels", json=asked))
         return {"kernel": answer.json()["id"]}
 
     async def _restart(self, kernel: str) -> dict[str, Any]:
@@ -250,7 +251,7 @@ def settings(root: Path, agent: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the configuration of a server below ``root``, with what the agent shall have."""
     made = {name: dict(section) for name, section in FAST.items()}
     made["BackendAI"].update(data_dir=str(root / "data"), runtime_dir=str(root / "r"))
-    made["BackendAIAgent"].update(agent)
+    made["BackendAIAgent"].update(agent, devices=[{"id": "the-only-one"}])
     return made
 
 

@@ -22,6 +22,12 @@ WRITERS = {
     "print": "for p in pieces(65536, 3000): print(p, end='')",
     "small prints": "for p in pieces(1024, 192000): print(p, end='')",
     "1 MB displays": "for p in pieces(1 << 20, 188): display({'text/plain': p}, raw=True)",
+    "prints before displays": """
+for p in pieces(65536, 3000):
+    stream = [sys.stdout, sys.stderr, None][int(p[1:9]) % 3]
+    if stream: print(p, end='', file=stream)
+    else: display({'text/plain': p}, raw=True)
+""",
     "file descriptor 1": """
 for p in pieces(65536, 3000):
     rest = p.encode()

@@ -25,6 +25,7 @@ from backendai_jupyter.storage.hosts import VFolderHost
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.sessions import SessionStore
 from backendai_jupyter.supervisor import Supervisor
+from tests.accelerators import PluginInMemory, make_pool
 from tests.fakes import RelayInMemory, RuntimeInMemory, answer_at_once
 from tests.helpers import eventually
 from tests.misbehaviour import ClockThatJumps
@@ -61,6 +62,7 @@ class OneMachine:
         self.ask = ask
         self.clock = ClockThatJumps()
         self.node = Node(path / "run", path / "scratch", os.getuid(), os.getgid())
+        self.plugin = PluginInMemory()
         self.survived: list[Survivor] = []
         self.manager: Manager
         self.agent: Agent
@@ -121,12 +123,14 @@ class OneMachine:
         self, cluster: MemoryClusterStore, live: MemoryLiveStore, sealer: Sealer
     ) -> Agent:
         assert self._supervisor is not None
+        settings = BackendAIAgent(stop_grace_s=0, heartbeat_s=PASS_S)
         tools = Tools(
             self.node,
             {self.runtime.name: self.runtime},
             self.relay,
             self.ask,  # type: ignore[arg-type]
-            BackendAIAgent(stop_grace_s=0, heartbeat_s=PASS_S),
+            settings,
+            make_pool(self.node.scratch_root, self.plugin, settings),
         )
         return Agent(
             "a",

@@ -14,6 +14,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from backendai_jupyter.agent.accelerators.exposure import VARIABLES
 from backendai_jupyter.config import BackendAI, BackendAIAgent
 from backendai_jupyter.domain.options import ENVIRONMENT, Options
 from backendai_jupyter.manager.reconciler import assignment_of
@@ -133,7 +134,7 @@ def test_the_environment_page_lists_the_variables_that_there_are() -> None:
     in_kernels = set(assignment_of(session, session.main).env)
     reserved = {f"BACKENDAI_{name}" for name in ("ENDPOINT", "ACCESS_KEY", "SECRET_KEY")}
     documented = set(re.findall(r"`(BACKENDAI_[A-Z_]+)`", text)) - {"BACKENDAI_"}
-    assert documented == in_kernels | set(ENVIRONMENT) | reserved
+    assert documented == in_kernels | set(VARIABLES) | set(ENVIRONMENT) | reserved
 
 
 def test_the_page_on_resources_lists_the_fields_that_there_are() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from backendai_jupyter.agent.accelerators.exposure import Exposure
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.wire import Image, Mount
 
@@ -36,6 +37,7 @@ class ContainerSpec:
     uid: int
     gid: int
     hostname: str
+    devices: Exposure = field(default_factory=Exposure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class ContainerState:
     container_id: str
     exit_code: int | None  # None while it runs; 128 + n for signal n
     oom_killed: bool = False
+    devices: str = ""  # the ``record`` of the devices that it was started with
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,8 @@ class Bubblewrap:
         for mount in sorted(spec.mounts, key=lambda mount: mount.target):  # outer ones first
             bind = "--ro-bind" if mount.readonly else "--bind"
             words += _show(bind, mount.source, mount.target)
+        for file in spec.devices.files:
+            words += _show("--dev-bind", file.host, file.inside)
         words += ["--remount-ro", "/", "--"]
         return (*words, *self._drop(spec.uid, spec.gid))
 

@@ -23,6 +23,7 @@ from backendai_jupyter.agent.runtime.base import (
 from backendai_jupyter.agent.runtime.docker_config import (
     LABEL_AGENT,
     LABEL_CLUSTER,
+    LABEL_DEVICES,
     LABEL_GENERATION,
     LABEL_KERNEL,
     container_config,
@@ -215,7 +216,7 @@ class DockerRuntime:
             self._remove(container_id)
             raise RuntimeFailed(
                 f"Docker could not start {spec.argv[0]!r} in an image "
-                f"{spec.image.reference!r}: {said(error)}"
+                f"{spec.image.reference!r}: {said(error)}{_advice(said(error))}"
             ) from error
 
     def _signal(self, kernel_id: str, signum: int) -> None:
@@ -293,11 +294,13 @@ class DockerRuntime:
             container_id=found["Id"],
             exit_code=exit_code,
             oom_killed=oom_killed,
+            devices=found["Labels"].get(LABEL_DEVICES, ""),
         )
 
 
 def _running(container_id: str, spec: ContainerSpec) -> ContainerState:
-    return ContainerState(spec.kernel_id, spec.generation, container_id, None)
+    who = (spec.kernel_id, spec.generation, container_id)
+    return ContainerState(*who, exit_code=None, devices=spec.devices.record)
 
 
 def _generation(found: Mapping[str, Any]) -> int:
@@ -321,6 +324,12 @@ def _cannot(info: Mapping[str, Any], *, with_init: bool) -> list[str]:
     if not with_init:
         missing.append("The Docker Engine has no docker-init: dead child processes pile up.")
     return missing
+
+
+def _advice(problem: str) -> str:
+    if "could not select device driver" in problem:
+        return " Install NVIDIA's container toolkit on this node."
+    return ""
 
 
 def _hand_over(

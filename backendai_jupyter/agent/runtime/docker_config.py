@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from docker.types import DeviceRequest
+
 from backendai_jupyter.agent.runtime.base import HOME, RUN_DIR, ContainerSpec
 from backendai_jupyter.agent.runtime.limits import OOM_SCORE, Limits, thread_env
 
@@ -16,6 +18,7 @@ LABEL_SESSION = "ai.backend.session-id"
 LABEL_AGENT = "ai.backend.agent-id"
 LABEL_CLUSTER = "ai.backend.cluster-id"
 LABEL_GENERATION = "ai.backend.generation"
+LABEL_DEVICES = "ai.backend.devices"
 
 SHM_BYTES = 64 * 1024 * 1024
 LOG_SIZE = "1m"  # of the one file that keeps what a kernel program prints to its terminal
@@ -59,9 +62,11 @@ def container_config(
             LABEL_AGENT: agent_id,
             LABEL_CLUSTER: cluster_id,
             LABEL_GENERATION: str(spec.generation),
+            LABEL_DEVICES: spec.devices.record,
         },
         "HostConfig": {
             **_limits(spec, pids_limit),
+            **_devices(spec),
             "Mounts": _mounts(spec),
             "NetworkMode": network,
             "CapDrop": ["ALL"],
@@ -94,6 +99,16 @@ def _limits(spec: ContainerSpec, pids_limit: int) -> dict[str, Any]:
     if mem := spec.limits["mem"]:
         limits["Memory"] = limits["MemorySwap"] = int(mem)  # the same: no swap on top
     return limits
+
+
+def _devices(spec: ContainerSpec) -> dict[str, Any]:
+    shown = [
+        {"PathOnHost": file.host, "PathInContainer": file.inside, "CgroupPermissions": "rw"}
+        for file in spec.devices.files_of_containers
+    ]
+    ids = list(spec.devices.toolkit_ids)
+    requests = [DeviceRequest(device_ids=ids, capabilities=[["gpu"]])] if ids else []
+    return {"Devices": shown, "DeviceRequests": requests}
 
 
 def _mounts(spec: ContainerSpec) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """The directory that says all about one kernel process; an agent that restarts reads it.
 
 ============  =============================================================================
-state.json    which kernel and generation this is, written before anything is started
+state.json    which kernel, generation and devices, written before anything is started
 keeper        pid and start time of the keeper, written by the keeper
 child         pid of what the keeper started: the sandbox, or the kernel program itself
 sandbox.json  pid of the sandbox's first process, written by bubblewrap
@@ -32,6 +32,7 @@ class KernelDir:
     kernel_id: str
     generation: int
     container_id: str
+    devices: str = ""  # the record of those that it was started with
 
     def create(self) -> None:
         """Make it anew; what an agent left behind that was killed while at it goes first."""
@@ -42,6 +43,7 @@ class KernelDir:
             "kernel_id": self.kernel_id,
             "generation": self.generation,
             "container_id": self.container_id,
+            "devices": self.devices,
         }
         (self.path / "state.new").write_text(json.dumps(state))
         (self.path / "state.new").rename(self.path / "state.json")
@@ -54,7 +56,8 @@ class KernelDir:
         """
         try:
             state = json.loads((path / "state.json").read_text())
-            return cls(path, state["kernel_id"], state["generation"], state["container_id"])
+            who = (state["kernel_id"], state["generation"], state["container_id"])
+            return cls(path, *who, state.get("devices", ""))
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
             return None
 

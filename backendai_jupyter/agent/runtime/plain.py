@@ -24,6 +24,8 @@ class PlainProcess:
             "read, all processes of this node and its network, and share /tmp.",
             f"Folders cannot be shown below {HOME} and read-only folders are not enforced; "
             "a kernel starts in the folder's own directory.",
+            "Kernels can open all device files that their user may, also of devices that they "
+            "were not given.",
         )
 
     def inside(self, run_dir: Path, home_dir: Path) -> Inside:

@@ -140,7 +140,8 @@ class ProcessRuntime:
     async def _launch(self, spec: ContainerSpec) -> ContainerState:
         container_id = f"{spec.kernel_id}-{secrets.token_hex(4)}"
         path = self._dir / spec.kernel_id
-        directory = KernelDir(path, spec.kernel_id, spec.generation, container_id)
+        who = (spec.kernel_id, spec.generation, container_id)
+        directory = KernelDir(path, *who, spec.devices.record)
         try:
             script = launch_script(self._env(spec), **self._places(spec))
             await _uninterrupted(directory.create)
@@ -281,13 +282,15 @@ class ProcessRuntime:
         directory = kernel.directory
         who = (directory.kernel_id, directory.generation, directory.container_id)
         if not kernel.ended.is_set():
-            return ContainerState(*who, exit_code=None)
+            return ContainerState(*who, exit_code=None, devices=directory.devices)
         code = await asyncio.to_thread(directory.exit_code)
         # A child of the program may have been killed for memory long before it ended itself.
         oom_killed = code == KILLED and await asyncio.to_thread(
             self._cgroups.oom_killed, directory.container_id
         )
-        return ContainerState(*who, exit_code=code, oom_killed=oom_killed)
+        return ContainerState(
+            *who, exit_code=code, oom_killed=oom_killed, devices=directory.devices
+        )
 
     def _places(self, spec: ContainerSpec) -> dict[str, str]:
         home = self._sandbox.inside(spec.run_dir, spec.home_dir).home

@@ -29,6 +29,7 @@ from backendai_jupyter.domain.wire import (
 )
 from backendai_jupyter.storage.hosts import VFolderHost
 from backendai_jupyter.supervisor import Supervisor
+from tests.accelerators import PluginInMemory, make_pool
 from tests.fakes import (
     RelayInMemory,
     RuntimeInMemory,
@@ -47,10 +48,16 @@ Ask = Callable[..., Awaitable[object]]
 class OneNode:
     """An agent over in-memory seams, and what a manager would do to it."""
 
-    def __init__(self, tmp_path: Path, runtime: RuntimeInMemory, ask: Ask) -> None:
+    def __init__(
+        self,
+        tmp_path: Path,
+        runtime: RuntimeInMemory,
+        ask: Ask,
+        cluster: MemoryClusterStore | None = None,
+    ) -> None:
         self.runtime = runtime
         self.relay = RelayInMemory()
-        self.cluster = MemoryClusterStore()
+        self.cluster = cluster or MemoryClusterStore()
         self.live = MemoryLiveStore()
         self.sealer = Sealer()
         self.supervisor = Supervisor()
@@ -58,7 +65,10 @@ class OneNode:
         self.node = Node(tmp_path / "run", tmp_path / "scratch", os.getuid(), os.getgid())
         self.cpus, self.notes = 1, ("as it is",)
         self.settings = BackendAIAgent(stop_grace_s=0, heartbeat_s=0.2)
-        tools = Tools(self.node, {runtime.name: runtime}, self.relay, ask, self.settings)  # type: ignore[arg-type]
+        self.plugin = PluginInMemory()
+        devices = make_pool(self.node.scratch_root, self.plugin, self.settings)
+        runtimes = {runtime.name: runtime}
+        tools = Tools(self.node, runtimes, self.relay, ask, self.settings, devices)  # type: ignore[arg-type]
         self.agent = Agent(
             "a",
             capacity=lambda: Slots({"cpu": self.cpus}),

@@ -10,7 +10,12 @@ from collections.abc import Callable
 
 import pytest
 
-from backendai_jupyter.agent.kernel_output import WAITING_BYTES, WAITING_MESSAGES, Backlog
+from backendai_jupyter.agent.kernel_output import (
+    WAITING_BYTES,
+    WAITING_MESSAGES,
+    Backlog,
+    Message,
+)
 
 SHORT_S = 0.1
 LONG_S = 10.0
@@ -31,13 +36,12 @@ class ThreadThatSendsWhenTold:
 
     def add(self, size: int, count: int = 1) -> None:
         for _ in range(count):
-            self.schedule(bool)
+            self.schedule(Message(lambda: None, [bytes(size)]))
             self.backlog.add(size)
 
-    def send(self, size: int, count: int = 1) -> None:
+    def send(self, count: int = 1) -> None:
         for _ in range(count):
-            self._events.popleft()()
-            self.backlog.take(size)
+            self.backlog.deal_with_next()
 
 
 class Writer:
@@ -80,9 +84,9 @@ def test_a_writer_waits_above_the_bound_until_half_is_sent(
     iopub.add(size, count)
     writer = Writer(iopub.backlog.wait_for_room)
     assert writer.waits()
-    iopub.send(size, count // 4)
+    iopub.send(count // 4)
     assert writer.waits()
-    iopub.send(size, count // 2)
+    iopub.send(count // 2)
     assert writer.goes_on()
 
 
@@ -97,7 +101,7 @@ def test_a_message_larger_than_the_bound_holds_writers_only_until_it_is_taken(
     iopub.add(10 * WAITING_BYTES)
     writer = Writer(iopub.backlog.wait_for_room)
     assert writer.waits()
-    iopub.send(10 * WAITING_BYTES)
+    iopub.send()
     assert writer.goes_on()
 
 
@@ -124,7 +128,7 @@ def test_room_that_a_signal_made_us_count_wrongly_is_found_again(
     iopub.add(1)
     writer = Writer(iopub.backlog.wait_for_room)
     assert writer.waits()
-    iopub.send(1)
+    iopub.send()
     iopub.add(1)
     assert writer.goes_on()
     assert Writer(iopub.backlog.wait_for_room).goes_on()
@@ -137,8 +141,33 @@ def test_a_flush_returns_when_what_was_written_before_it_is_sent(
     writer = Writer(iopub.backlog.wait_until_sent)
     assert writer.waits()
     iopub.add(1)
-    iopub.send(1, 2)
+    iopub.send(2)
     assert writer.goes_on()
+
+
+def test_a_flush_waits_for_what_is_being_sent(iopub: ThreadThatSendsWhenTold) -> None:
+    begun, full = threading.Event(), threading.Event()
+
+    def send_to_a_full_socket() -> None:
+        begun.set()
+        full.wait(LONG_S)
+
+    iopub.schedule(send_to_a_full_socket)
+    sender = Writer(iopub.send)
+    assert begun.wait(LONG_S)
+    writer = Writer(iopub.backlog.wait_until_sent)
+    assert writer.waits()
+    full.set()
+    assert sender.goes_on()
+    iopub.send()
+    assert writer.goes_on()
+
+
+def test_a_flush_of_nothing_returns_at_once(iopub: ThreadThatSendsWhenTold) -> None:
+    assert Writer(iopub.backlog.wait_until_sent).goes_on()
+    iopub.add(1)
+    iopub.send()
+    assert Writer(iopub.backlog.wait_until_sent).goes_on()
 
 
 def test_sigint_ends_the_wait_and_the_flushes_that_follow_do_not_wait(
@@ -149,7 +178,7 @@ def test_sigint_ends_the_wait_and_the_flushes_that_follow_do_not_wait(
     with pytest.raises(KeyboardInterrupt):
         iopub.backlog.wait_for_room()
     iopub.backlog.wait_until_sent()
-    iopub.send(2 * WAITING_BYTES)
+    iopub.send()
     iopub.add(1)
     assert Writer(iopub.backlog.wait_until_sent).waits()
 

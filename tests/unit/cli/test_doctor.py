@@ -158,3 +158,21 @@ def test_the_verdict(states: list[State], text: str) -> None:
 
 def test_advice_stands_below_what_it_is_for() -> None:
     assert rows([finding(State.WARN, "do this")]) == [("x", "warn", "m"), ("", "", "-> do this")]
+
+
+async def test_devices_are_listed_and_those_that_cannot_be_used_are_a_warning(
+    config: Config,
+) -> None:
+    config.BackendAIAgent.devices = [{"id": "npu0", "name": "Zero", "files": ["/dev/zero"]}]
+    found = await machine.accelerators(Settings.of(config))
+    assert found == Found(State.OK, "npu0 (Zero)")
+    config.BackendAIAgent.devices = [{"id": "npu0", "files": ["/dev/is-not-there"]}]
+    found = await machine.accelerators(Settings.of(config))
+    assert (found.state, "/dev/is-not-there" in found.message) == (State.WARN, True)
+
+
+async def test_a_driver_that_was_asked_for_and_is_not_there_is_a_warning(config: Config) -> None:
+    config.BackendAIAgent.accelerators = "nvml"
+    found = await machine.accelerators(Settings.of(config))
+    assert found.state is State.WARN
+    assert "No accelerators are offered. No NVIDIA driver is installed here" in found.message

@@ -84,18 +84,18 @@ def test_a_detail_has_the_steps_in_their_order() -> None:
 
 
 def test_an_agent_without_a_report_is_lost() -> None:
-    answer = agents_of([agent("a1", NOTHING), agent("a2", NOTHING)], {"a2": report("a2")}, {})
+    answer = agents_of([agent("a1", NOTHING), agent("a2", NOTHING)], {"a2": report("a2")})
     assert [(one.id, one.status) for one in answer.root] == [("a1", "lost"), ("a2", "alive")]
 
 
 def test_an_agent_that_gives_nothing_says_zero_of_every_slot() -> None:
-    [answer] = agents_of([agent("a1", NOTHING)], {}, {}).root
+    [answer] = agents_of([agent("a1", NOTHING)], {}).root
     assert answer.used == {"cpu": "0", "mem": "0"}
     assert answer.free == answer.capacity
 
 
 def test_what_is_used_of_an_agent_is_not_free() -> None:
-    [answer] = agents_of([agent("a1", Slots({"cpu": 4, "mem": GIB}))], {}, {}).root
+    [answer] = agents_of([agent("a1", Slots({"cpu": 4, "mem": GIB}))], {}).root
     assert answer.used == {"cpu": "4", "mem": str(GIB)}
     assert answer.free == {"cpu": "0", "mem": str(7 * GIB)}
 
