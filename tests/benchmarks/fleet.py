@@ -42,7 +42,7 @@ WITHIN_S = 120.0
 AT_ONCE = 8  # starts
 LINE = b'"stream"'
 PARTS = {"agent": "backendai_jupyter.cli.daemon", "relay": "backendai_jupyter.agent.relay"}
-MAX_MEMORY_RATIO = 2.0  # of an idle kernel in the manager
+MAX_MEMORY_RATIO = 1.2  # of an idle kernel in the manager
 MAX_IDLE_CPU = 10.0  # percent of a core, manager
 MAX_LAG_RATIO = 2.0
 
