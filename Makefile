@@ -31,8 +31,10 @@ format: ## let ruff rewrite what it can
 
 wheel: ## build the sdist, and from it the wheel, into dist/
 	@scripts/venv.sh test,dev
+	@scripts/labextension.sh
 	.venv/bin/python -m build
 
 clean: ## remove everything that make has made here
+	rm -rf labextension/dist labextension/lib labextension/node_modules
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find backendai_jupyter tests -name __pycache__ -prune -exec rm -rf {} +

@@ -3,6 +3,8 @@
 source "$(dirname "$0")/lib.sh"
 
 scripts/venv.sh
+scripts/labextension.sh ||
+  say "without the JupyterLab extension, output may come twice after a connection was lost"
 need bwrap=bubblewrap || say "without bubblewrap, kernels that run outside Docker are plain, unsandboxed processes"
 
 if is_root; then

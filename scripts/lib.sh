@@ -24,6 +24,16 @@ apt_get() {
   fi
 }
 
+# has_node: whether Node.js is as recent as labextension/package.json wants it, else say so
+has_node() {
+  command -v npm >/dev/null && node -e '
+    const [major, minor] = process.versions.node.split(".").map(Number);
+    const enough = { 20: 19, 22: 12 }[major] ?? (major > 22 ? 0 : Infinity);
+    process.exit(minor >= enough ? 0 : 1)' && return
+  say "missing here, for the JupyterLab extension: Node.js 20.19 or later (https://nodejs.org)"
+  return 1
+}
+
 # need COMMAND=PACKAGE...: have every command, else print how to get it; fails where one is missing
 need() {
   local missing=() pair

@@ -3,6 +3,9 @@
 source "$(dirname "$0")/lib.sh"
 
 scripts/venv.sh test,dev
+if has_node; then
+  scripts/labextension.sh # which has tsc check the types
+fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy

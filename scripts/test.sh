@@ -3,6 +3,9 @@
 source "$(dirname "$0")/lib.sh"
 
 scripts/lint.sh
+if [ -d labextension/lib ]; then
+  npm --prefix labextension --silent test
+fi
 need dockerd=docker.io iptables=iptables ip=iproute2 debootstrap=debootstrap bwrap=bubblewrap \
   chromium=chromium redis-server=redis-server etcd=etcd-server initdb=postgresql \
   nginx=nginx-light cc=build-essential ||

@@ -43,6 +43,11 @@ class PluginWhoseDriverIsGone(PluginInMemory):
         raise Unavailable("The driver is gone.")
 
 
+class PluginThatBreaks(PluginInMemory):
+    def inventory(self) -> Inventory:
+        raise KeyError("a field that an older driver lacks")
+
+
 class PluginThatHangs(PluginInMemory):
     """Until ``may_go_on`` is set, as often as it is asked."""
 

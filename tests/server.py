@@ -140,6 +140,12 @@ class RunningServer:
         await eventually(self._has_ended, within_s=STOP_WITHIN_S)
         return self._process.wait()
 
+    async def restart(self, how: int) -> None:
+        """End the server and start another over the same directories."""
+        self.signal(how)
+        await self.wait()
+        await self.start()
+
     async def close(self) -> None:
         """End the server as an operator does, or by force where that does not help."""
         if self._client is not None:

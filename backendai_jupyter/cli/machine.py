@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 import secrets
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from backendai_jupyter.errors import BackendError, Unavailable
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.migrate import REVISIONS, revision_of
 
+TOOLKIT_HOOK = "nvidia-container-runtime-hook"  # where it is, the engine gives containers GPUs
 MIN_MEMORY_BYTES = 2**30  # what the python kernelspec asks for
 
 
@@ -192,6 +194,10 @@ async def accelerators(settings: Settings) -> Found:
     names = ", ".join(f"{one.id} ({one.name or one.kind})" for one in inventory.devices)
     if inventory.notes:
         return Found(State.WARN, " ".join((names, *inventory.notes)).strip())
+    by_toolkit = any(one.by_toolkit for one in inventory.devices)
+    if by_toolkit and agent.runtime != "process" and shutil.which(TOOLKIT_HOOK) is None:
+        advice = "Install NVIDIA's container toolkit and restart the Docker Engine."
+        return Found(State.WARN, f"{names}; but kernels in containers cannot have them.", advice)
     return Found(State.OK, names or "none")
 
 

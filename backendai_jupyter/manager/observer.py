@@ -160,5 +160,5 @@ def _changed(before: AgentReport | None, after: AgentReport) -> bool:
     """Whether the part of a report that is kept in the database differs."""
     if before is None or before is after:
         return before is None
-    ignored = {"kernels", "revision"}
+    ignored = {"kernels", "devices", "revision"}
     return before.model_dump(exclude=ignored) != after.model_dump(exclude=ignored)

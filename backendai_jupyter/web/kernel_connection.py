@@ -1,9 +1,9 @@
-"""A kernel websocket that reads the kernel's journal: nothing is lost, nothing comes twice.
+"""A kernel websocket that reads the kernel's journal: nothing is lost.
 
 Requests go to the kernel as jupyter_server sends them, over ZeroMQ.  All that comes back is
 read from the journal, where also the answers to these requests are.  What a client has
 confirmed by pongs (``window.py``) is acknowledged to the relay; the rest is sent again when
-the session comes back.
+the session comes back, and JupyterLab drops what it has had (``labextension/``).
 """
 
 from __future__ import annotations

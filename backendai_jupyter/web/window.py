@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-LIMIT_BYTES = 8 << 20
+LIMIT_BYTES = 8 << 20  # labextension/src/had.ts remembers so much
 _EVERY_S = 0.005  # a ping, while others are unanswered
 # A pong is overdue after some multiple of what the fastest of late took; little may be sent
 # all the same, for one that is only slow to answer.

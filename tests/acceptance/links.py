@@ -37,8 +37,7 @@ class LinkThatVanishes:
         finally:
             link._server.close()
             await link.vanish(at_once=True)
-            for writer in link._open:
-                writer.transport.abort()
+            link.forget()
 
     @property
     def url(self) -> str:
@@ -56,8 +55,22 @@ class LinkThatVanishes:
             await asyncio.wait(self._up, timeout=_UNDER_WAY_S)
         await _end(self._up)
 
+    async def mute(self) -> None:
+        """Let nothing through any more from the client to the server, not even a pong."""
+        await _end(self._up)
+
+    def forget(self) -> None:
+        """Close all connections at both ends, as what no longer knows them does."""
+        for writer in self._open:
+            writer.transport.abort()
+        self._open.clear()
+
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection(*self._target)
+        try:
+            far_reader, far_writer = await asyncio.open_connection(*self._target)
+        except OSError:  # the server is away
+            writer.close()
+            return
         self._open += [writer, far_writer]
         self._down.add(asyncio.create_task(_forward(far_reader, writer)))
         self._up.add(asyncio.create_task(_forward(reader, far_writer)))

@@ -34,13 +34,6 @@ def config(request: pytest.FixtureRequest) -> str:
     return "\n".join(lines)
 
 
-async def restart(server: RunningServer, how: signal.Signals) -> None:
-    """End the server and start another over the same directories."""
-    server.signal(how)
-    await server.wait()
-    await server.start()
-
-
 @pytest.mark.parametrize("how", ENDS)
 async def test_a_kernel_goes_on_with_its_variables(
     config: str, short_tmp_path: Path, how: signal.Signals
@@ -51,7 +44,7 @@ async def test_a_kernel_goes_on_with_its_variables(
         kernel_id = session["kernel"]["id"]
         async with Channels.open(server, kernel_id) as channels:
             await channels.run("import os; x = os.getpid()")
-        await restart(server, how)
+        await server.restart(how)
         assert [k["id"] for k in (await server.get("api/kernels")).json()] == [kernel_id]
         again = (await server.get("api/sessions")).json()
         assert [(s["id"], s["path"], s["kernel"]["id"]) for s in again] == [
@@ -118,7 +111,7 @@ async def test_a_start_under_way_ends_with_its_server_and_holds_nothing(
         async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=60) as client:
             waiting = asyncio.ensure_future(client.post("api/kernels", json=body))
             await eventually(waits)
-            await restart(server, signal.SIGKILL)
+            await server.restart(signal.SIGKILL)
             assert isinstance((await asyncio.gather(waiting, return_exceptions=True))[0], Exception)
         assert [k["id"] for k in (await server.get("api/kernels")).json()] == [first]
 
@@ -148,7 +141,7 @@ async def test_a_batch_run_does_not_mind_a_server_that_is_killed(short_tmp_path:
 
         await eventually(runs, within_s=30)
         for _ in range(2):
-            await restart(server, signal.SIGKILL)
+            await server.restart(signal.SIGKILL)
         assert await asyncio.wait_for(run.wait(), 60) == 0
         done = nbformat.read(server.root / "work" / "done.ipynb", as_version=4)
         assert [c.outputs[0].text for c in done.cells[1:]] == ["True\n"] * 12

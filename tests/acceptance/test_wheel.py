@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import venv
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from backendai_jupyter import __version__
 from tests.helpers import eventually
 from tests.server import RunningServer
 
 TREE = Path(__file__).parents[2]
 CONFIG = "c.BackendAIAgent.runtime = 'process'\n"
+LAB_EXTENSION = rf"backendai-jupyter v{__version__}.*enabled.*OK.*\(python, backendai_jupyter\)"
 
 
 @pytest.mark.timeout(900)
@@ -27,6 +30,9 @@ async def test_the_wheel_installs_enabled_and_runs_a_kernel(
     venv.create(home, with_pip=True)
     python = str(home / "bin" / "python")
     run(python, "-m", "pip", "install", "--quiet", str(wheel))
+    jupyter = str(home / "bin" / "jupyter")
+    extensions = run("sh", "-c", f"{jupyter} labextension list 2>&1")
+    assert re.search(LAB_EXTENSION, extensions), extensions
     async with RunningServer(short_tmp_path, config=CONFIG, python=python, enable=None) as server:
         assert (await server.get("backendai/v1/me")).status_code == 200
         answer = await server.post("api/kernels", json={"name": "backendai-python"})
@@ -37,7 +43,6 @@ async def test_the_wheel_installs_enabled_and_runs_a_kernel(
             return [session["status"] for session in found] == ["RUNNING"]
 
         await eventually(running)
-        jupyter = str(home / "bin" / "jupyter")
         listed = run(jupyter, "backendai", "session", "ls", "--json", env=server.env)
         assert answer.json()["id"] in listed
 

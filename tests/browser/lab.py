@@ -33,6 +33,8 @@ FLAGS = (
     "--disable-sync",
     "--no-first-run",
 )
+AWAY = ("net::ERR_", "WebSocket connection", "Failed to fetch", "NetworkError")
+"""What the console says while the server is away."""
 WITHIN_MS = 30_000.0
 WIDTH, HEIGHT = 1200, 750
 NOTIFICATION_SETTINGS = "config/lab/user-settings/@jupyterlab/apputils-extension"
@@ -72,13 +74,14 @@ def do_without_news(root: Path) -> None:
 class Lab:
     """One browser window with JupyterLab in it.
 
-    ``problems`` is what its console calls errors, except for what contains one of
-    ``expected_problems``.
+    It comes from ``url``, its server's or a link's.  ``problems`` is what its console calls
+    errors, except for what contains one of ``expected_problems``.
     """
 
     def __init__(self, page: Page, server: RunningServer) -> None:
         self.page = page
         self.server = server
+        self.url = server.url
         self.problems: list[str] = []
         self.expected_problems: tuple[str, ...] = ()
         page.set_default_timeout(WITHIN_MS)
@@ -99,7 +102,7 @@ class Lab:
     async def open(self, path: str = "") -> None:
         """Load JupyterLab in a clean workspace, and open a file or directory if one is named."""
         tree = f"/tree/{quote(path)}" if path else ""
-        await self.page.goto(f"{self.server.url}lab{tree}?token={self.server.token}&reset")
+        await self.page.goto(f"{self.url}lab{tree}?token={self.server.token}&reset")
         await self.page.locator("#jp-main-dock-panel").wait_for()
 
     def card(self, name: str, *, category: str = "Notebook") -> Locator:

@@ -9,19 +9,11 @@ import pytest
 from playwright.async_api import expect
 
 from tests.browser.conftest import OpenWindow
-from tests.browser.lab import lab_server
-from tests.server import RunningServer
+from tests.browser.lab import AWAY, lab_server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 COUNT = "import time\nfor i in range(120):\n    print(i)\n    time.sleep(0.1)"
-AWAY = ("ERR_CONNECTION_REFUSED", "WebSocket connection", "Failed to fetch", "NetworkError")
-
-
-async def restart(server: RunningServer, how: signal.Signals) -> None:
-    server.signal(how)
-    await server.wait()
-    await server.start()
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
@@ -37,7 +29,7 @@ async def test_a_running_cell_goes_on_under_the_eyes_of_its_page(
         await lab.run("x = 41")
         output = await lab.run(COUNT)
         await expect(output).to_contain_text("10\n")
-        await restart(server, how)
+        await server.restart(how)
         await expect(output).to_contain_text("119", timeout=60_000)
         assert (await output.inner_text()).split() == [str(i) for i in range(120)]
         if await lab.dialog.count():  # the server was away for longer than JupyterLab waits

@@ -56,6 +56,7 @@ class OneMachine:
         cluster: type[MemoryClusterStore] = MemoryClusterStore,
         live: type[MemoryLiveStore] = MemoryLiveStore,
         restart_grace_s: float = 30.0,
+        **agent_traits: object,
     ) -> None:
         self.runtime = runtime or RuntimeInMemory()
         self.relay = relay or RelayInMemory()
@@ -68,6 +69,7 @@ class OneMachine:
         self.agent: Agent
         self.database: Database
         self._url = url
+        self._agent_traits = agent_traits
         self._cluster_type, self._live_type = cluster, live
         self._cluster: MemoryClusterStore
         self._live: MemoryLiveStore
@@ -123,7 +125,7 @@ class OneMachine:
         self, cluster: MemoryClusterStore, live: MemoryLiveStore, sealer: Sealer
     ) -> Agent:
         assert self._supervisor is not None
-        settings = BackendAIAgent(stop_grace_s=0, heartbeat_s=PASS_S)
+        settings = BackendAIAgent(stop_grace_s=0, heartbeat_s=PASS_S, **self._agent_traits)
         tools = Tools(
             self.node,
             {self.runtime.name: self.runtime},

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from backendai_jupyter.errors import TimedOut
+from backendai_jupyter.errors import BackendError, TimedOut, Unavailable
 
 T = TypeVar("T")
 
@@ -22,7 +22,10 @@ class Inquiry(Generic[T]):
         self._owed: asyncio.Future[T] | None = None
 
     async def answer(self, *, within_s: float) -> T:
-        """Raise ``TimedOut`` if none comes in time, at once where one is owed for longer."""
+        """Raise ``TimedOut`` if none comes in time, at once where one is owed for longer.
+
+        Whatever else breaks is ``Unavailable``.
+        """
         if self._owed is not None and not self._owed.done():
             raise TimedOut(f"{self._what} does not answer.")
         self._owed = asyncio.get_running_loop().create_future()
@@ -38,8 +41,12 @@ class Inquiry(Generic[T]):
     def _work(self, owed: asyncio.Future[T]) -> None:
         try:
             found = self._ask()
-        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+        except BackendError as error:
             _tell(owed, owed.set_exception, error)
+        except Exception as error:  # noqa: BLE001 - a driver's trouble is not this process's
+            broke = Unavailable(f"{self._what} broke: {error!r}.")
+            broke.__cause__ = error
+            _tell(owed, owed.set_exception, broke)
         else:
             _tell(owed, owed.set_result, found)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from backendai_jupyter.cli.doctor import rows, verdict
 from backendai_jupyter.cli.findings import Finding, Found, Settings, State
 from backendai_jupyter.errors import RelayFailed
 from backendai_jupyter.store.migrate import downgrade, upgrade
+from tests.accelerators import PluginInMemory, some_devices
 
 
 @pytest.fixture
@@ -169,6 +171,21 @@ async def test_devices_are_listed_and_those_that_cannot_be_used_are_a_warning(
     config.BackendAIAgent.devices = [{"id": "npu0", "files": ["/dev/is-not-there"]}]
     found = await machine.accelerators(Settings.of(config))
     assert (found.state, "/dev/is-not-there" in found.message) == (State.WARN, True)
+
+
+async def test_gpus_without_the_toolkit_that_containers_need_are_a_warning(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = replace(some_devices(1)[0], by_toolkit=True)
+    monkeypatch.setattr(machine, "make_plugin", lambda _: PluginInMemory([gpu]))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert (await machine.accelerators(Settings.of(config))).state is State.OK  # no containers
+    config.BackendAIAgent.runtime = "docker"
+    found = await machine.accelerators(Settings.of(config))
+    assert found.state is State.WARN
+    assert "cuda0 (cuda); but kernels in containers cannot have them" in found.message
+    (tmp_path / machine.TOOLKIT_HOOK).touch(mode=0o755)
+    assert (await machine.accelerators(Settings.of(config))).state is State.OK
 
 
 async def test_a_driver_that_was_asked_for_and_is_not_there_is_a_warning(config: Config) -> None:

@@ -21,6 +21,7 @@ from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.errors import NoCapacity
 from tests.accelerators import (
     PluginInMemory,
+    PluginThatBreaks,
     PluginThatHangs,
     PluginWhoseDriverIsGone,
     make_pool,
@@ -155,6 +156,13 @@ async def test_a_driver_that_is_gone_offers_nothing_and_says_so(tmp_path: Path) 
     assert pool.notes() == ("No accelerators are offered. The driver is gone.",)
     with pytest.raises(NoCapacity, match="The driver is gone"):
         await pool.allot("k1", WHOLE)
+
+
+async def test_a_driver_that_breaks_in_an_unknown_way_is_said_too(tmp_path: Path) -> None:
+    pool = await opened(tmp_path / "a", PluginThatBreaks(some_devices(1)))
+    assert not pool.capacity()
+    [note] = pool.notes()
+    assert "broke: KeyError('a field that an older driver lacks')" in note
 
 
 async def test_a_driver_that_hangs_is_asked_once_and_waited_for_once(tmp_path: Path) -> None:
