@@ -14,6 +14,7 @@ from backendai_jupyter.agent.runtime.base import (
     ContainerSpec,
     ContainerState,
     Inside,
+    Origin,
 )
 from backendai_jupyter.domain.wire import Connection, Image
 from backendai_jupyter.errors import RuntimeFailed, TimedOut
@@ -67,6 +68,9 @@ class RuntimeInMemory:
         return list(self.containers.values())
 
     async def pid(self, kernel_id: str) -> int | None:
+        return None
+
+    async def origin(self, kernel_id: str) -> Origin | None:
         return None
 
     async def log_tail(self, kernel_id: str, *, max_bytes: int) -> str:

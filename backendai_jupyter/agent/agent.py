@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from backendai_jupyter import __version__
 from backendai_jupyter.agent.launch import LOG_TAIL_BYTES, Tools
 from backendai_jupyter.agent.runtime.base import ContainerState, KernelRuntime
+from backendai_jupyter.agent.statistics.statistics import Statistics
 from backendai_jupyter.agent.worker import KernelWorker
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.protocols import Change, ClusterStore, LiveStore
@@ -78,6 +79,13 @@ class Agent:
         self._relay_loop = _loop("relay", self._tend_relay, self._heartbeat_s)
         self._relay_is_lost = False
         self._is_leaving = False
+        self._statistics = Statistics(
+            agent_id,
+            runtimes=tools.runtimes,
+            node=tools.node,
+            settings=tools.settings,
+            live=live,
+        )
 
     async def start(self) -> None:
         """Begin to follow assignments; returns after the first full pass and report.
@@ -94,6 +102,7 @@ class Agent:
         self._supervisor.loop(self._report_loop)
         self._supervisor.loop(self._full_pass_loop)
         self._supervisor.loop(self._relay_loop)
+        self._statistics.start(self._supervisor)
         self._supervisor.loop(_loop("watch", self._follow_assignments, 0))
         self._supervisor.loop(_loop("logs", self._answer_log_requests, 0))
         for runtime in self._tools.runtimes.values():
@@ -121,6 +130,7 @@ class Agent:
         """Take note of settings that are others now, and report what follows from them."""
         for loop in (self._report_loop, self._full_pass_loop, self._relay_loop):
             loop.poke()
+        self._statistics.settings_changed()
 
     def look_for_images(self) -> None:
         """Read the runtimes' images again soon, e.g. after one was built."""

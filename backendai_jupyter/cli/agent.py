@@ -15,8 +15,8 @@ from backendai_jupyter.cli.output import (
     print_table,
     share_text,
 )
+from backendai_jupyter.cli.use import node_shares, node_use
 from backendai_jupyter.domain.resources import size_for_people
-from backendai_jupyter.errors import NotFound
 from backendai_jupyter.web.models import Agent, AgentList, Device, Holder
 
 
@@ -34,7 +34,8 @@ def ls(as_json: bool) -> None:
         print_json(found)
         return
     slots = sorted({slot for one in found.root for slot in one.capacity})
-    print_table(("ID", "STATUS", *map(str.upper, slots), "IMAGES"), agent_rows(found, slots))
+    columns = ("ID", "STATUS", *map(str.upper, slots), "CORES BUSY", "MEMORY USED", "IMAGES")
+    print_table(columns, agent_rows(found, slots))
     for one in found.root:
         for note in one.notes:
             click.echo(f"\n{one.id}: {plain(note)}")
@@ -44,7 +45,7 @@ def ls(as_json: bool) -> None:
 @click.argument("agent_id", metavar="ID")
 @json_option
 def show(agent_id: str, as_json: bool) -> None:
-    """Show one agent, with its accelerators and which kernels have them."""
+    """Show one agent: what its node uses, its accelerators and which kernels have them."""
     found = asyncio.run(_show(agent_id))
     if as_json:
         print_json(found)
@@ -86,10 +87,8 @@ async def _drain(agent_id: str, *, is_drained: bool) -> Agent:
 
 
 async def _show(agent_id: str) -> Agent:
-    for one in (await _list()).root:
-        if one.id == agent_id:
-            return one
-    raise NotFound(f"There is no agent {agent_id}.")
+    async with connect() as api:
+        return await api.agent(agent_id)
 
 
 async def _list() -> AgentList:
@@ -103,6 +102,7 @@ def agent_rows(found: AgentList, slots: list[str]) -> list[tuple[str, ...]]:
             one.id,
             _status(one),
             *(share_text(slot, one.used, one.capacity) for slot in slots),
+            *node_shares(one),
             ", ".join(one.images),
         )
         for one in found.root
@@ -112,7 +112,7 @@ def agent_rows(found: AgentList, slots: list[str]) -> list[tuple[str, ...]]:
 def agent_facts(one: Agent) -> list[tuple[str, str]]:
     facts = [("id", one.id), ("status", _status(one)), ("version", one.version)]
     facts += [(slot, share_text(slot, one.used, one.capacity)) for slot in sorted(one.capacity)]
-    facts.append(("images", ", ".join(one.images)))
+    facts += [*node_use(one), ("images", ", ".join(one.images))]
     return [*facts, *(("note", note) for note in one.notes)]
 
 

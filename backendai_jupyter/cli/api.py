@@ -23,7 +23,7 @@ _UUID_LENGTH = 36
 
 
 class Api(Protocol):
-    """The answers are those of the REST API."""
+    """The answers are those of the REST API; those about one thing have its statistics."""
 
     async def sessions(self, wanted: SessionFilter) -> SessionList: ...
 
@@ -35,7 +35,11 @@ class Api(Protocol):
         """Ask for a session's end; returns before it has come."""
         ...
 
-    async def agents(self) -> AgentList: ...
+    async def agents(self) -> AgentList:
+        """List agents with their statistics."""
+        ...
+
+    async def agent(self, agent_id: str) -> Agent: ...
 
     async def drain(self, agent_id: str, *, is_drained: bool) -> Agent: ...
 

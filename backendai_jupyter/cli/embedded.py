@@ -15,15 +15,21 @@ from backendai_jupyter.agent.runtime.kernel_dir import KernelDir
 from backendai_jupyter.errors import Conflict
 from backendai_jupyter.provisioning.backend import Backend
 from backendai_jupyter.provisioning.instance import facts_of
-from backendai_jupyter.web.models import Agent, AgentList, ImageList
-from backendai_jupyter.web.queries import drain_agent, read_agents, read_images
+from backendai_jupyter.web.models import Agent, AgentList, ImageList, Wanted
+from backendai_jupyter.web.queries import drain_agent, read_agent, read_agents, read_images
 
 _GONE_TIMEOUT_S = 30.0
+_MEASURED = Wanted(statistics=True)
 
 
 async def agents(config: Config) -> AgentList:
     async with _backend(config) as backend:
-        return await backend.call(read_agents(backend.manager))
+        return await backend.call(read_agents(backend.manager, _MEASURED))
+
+
+async def agent(config: Config, agent_id: str) -> Agent:
+    async with _backend(config) as backend:
+        return await backend.call(read_agent(backend.manager, agent_id, _MEASURED))
 
 
 async def drain(config: Config, agent_id: str, *, is_drained: bool) -> Agent:

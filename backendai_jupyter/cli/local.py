@@ -13,6 +13,7 @@ from backendai_jupyter.cli.database import LocalDatabase
 from backendai_jupyter.config import BackendAI
 from backendai_jupyter.domain.records import Viewer
 from backendai_jupyter.domain.states import FINAL
+from backendai_jupyter.manager.statistics import Readings
 from backendai_jupyter.provisioning.instance import is_at_work
 from backendai_jupyter.store.sessions import SessionStore
 from backendai_jupyter.web.models import (
@@ -26,6 +27,9 @@ from backendai_jupyter.web.models import (
     detail_of,
     session_of,
 )
+from backendai_jupyter.web.statistics import session_with
+
+_NOBODY = Readings({}, "No server runs that could say.")
 
 
 class LocalApi:
@@ -50,12 +54,16 @@ class LocalApi:
             return SessionList([])
         store, viewer = await self._open()
         found = await store.list(viewer, statuses=wanted.status or None, limit=wanted.limit)
-        return SessionList([session_of(session) for session in found])
+        sessions = [session_of(session) for session in found]
+        if wanted.statistics:
+            sessions = [session_with(_NOBODY, session) for session in sessions]
+        return SessionList(sessions)
 
     async def session(self, session_id: str) -> SessionDetail:
         store, viewer = await self._open()
         session = await store.get(session_id, viewer)
-        return detail_of(session, await store.history(session_id, viewer))
+        detail = detail_of(session, await store.history(session_id, viewer))
+        return session_with(_NOBODY, detail)
 
     async def log(self, session_id: str) -> str:
         store, viewer = await self._open()
@@ -77,6 +85,10 @@ class LocalApi:
 
     async def agents(self) -> AgentList:
         answer: AgentList = await _embedded().agents(self._config)
+        return answer
+
+    async def agent(self, agent_id: str) -> Agent:
+        answer: Agent = await _embedded().agent(self._config, agent_id)
         return answer
 
     async def drain(self, agent_id: str, *, is_drained: bool) -> Agent:

@@ -36,6 +36,7 @@ from backendai_jupyter.web.models import (
 
 _PROBE_TIMEOUT_S = 2.0
 _TIMEOUT_S = 30.0
+_MEASURED = {"statistics": "true"}
 
 # The errors that commands act on; of any other they only repeat the sentence.
 _KINDS: Mapping[int, type[BackendError]] = {
@@ -145,7 +146,8 @@ class ServerApi:
         return parsed(SessionList, await self._server.ask("GET", "sessions", query=query))
 
     async def session(self, session_id: str) -> SessionDetail:
-        return parsed(SessionDetail, await self._server.ask("GET", _path(session_id)))
+        path = _path(session_id)
+        return parsed(SessionDetail, await self._server.ask("GET", path, query=_MEASURED))
 
     async def log(self, session_id: str) -> str:
         try:
@@ -158,11 +160,14 @@ class ServerApi:
         await self._server.ask("DELETE", _path(session_id))
 
     async def agents(self) -> AgentList:
-        return parsed(AgentList, await self._server.ask("GET", "agents"))
+        return parsed(AgentList, await self._server.ask("GET", "agents", query=_MEASURED))
+
+    async def agent(self, agent_id: str) -> Agent:
+        return parsed(Agent, await self._server.ask("GET", _agent_path(agent_id), query=_MEASURED))
 
     async def drain(self, agent_id: str, *, is_drained: bool) -> Agent:
-        change, path = AgentChange(is_drained=is_drained), f"agents/{quote(agent_id, safe='')}"
-        return parsed(Agent, await self._server.ask("PATCH", path, body=change))
+        change = AgentChange(is_drained=is_drained)
+        return parsed(Agent, await self._server.ask("PATCH", _agent_path(agent_id), body=change))
 
     async def images(self) -> ImageList:
         return parsed(ImageList, await self._server.ask("GET", "images"))
@@ -240,6 +245,10 @@ def path_with(path: str, query: Any) -> str:
 
 def _path(session_id: str) -> str:
     return f"sessions/{quote(session_id, safe='')}"
+
+
+def _agent_path(agent_id: str) -> str:
+    return f"agents/{quote(agent_id, safe='')}"
 
 
 def _sentence(body: bytes) -> str:

@@ -18,6 +18,7 @@ from backendai_jupyter.cli.output import (
     slots_text,
     span,
 )
+from backendai_jupyter.cli.use import kernel_use, session_use
 from backendai_jupyter.domain.states import FINAL, Status
 from backendai_jupyter.web.models import (
     MAX_SESSIONS,
@@ -53,13 +54,13 @@ def session() -> None:
 def ls(everything: bool, statuses: Sequence[Status], limit: int, as_json: bool) -> None:
     """List sessions, newest first."""
     chosen = list(statuses) or ([] if everything else _ALIVE)
-    found = asyncio.run(_list(SessionFilter(status=chosen, limit=limit)))
+    found = asyncio.run(_list(SessionFilter(status=chosen, limit=limit, statistics=True)))
     if as_json:
         print_json(found)
     elif not found.root:
         click.echo("No session." if everything or statuses else "No session runs or waits.")
     else:
-        columns = ("ID", "NAME", "STATUS", "AGENT", "RESOURCES", "AGE", "REASON")
+        columns = ("ID", "NAME", "STATUS", "AGENT", "RESOURCES", "CPU", "MEMORY", "AGE", "REASON")
         print_table(columns, session_rows(found.root, now=time.time()))
 
 
@@ -140,6 +141,7 @@ def session_rows(sessions: Sequence[Session], *, now: float) -> list[tuple[str, 
             one.status,
             ", ".join(sorted({k.agent_id for k in one.kernels if k.agent_id})),
             slots_text(one.kernels[0].slots),
+            *session_use(one),
             span(now - one.created_at),
             one.status_reason,
         )
@@ -168,6 +170,7 @@ def kernel_facts(kernel: Kernel) -> list[tuple[str, str]]:
         ("image", kernel.image),
         ("resources", slots_text(kernel.slots)),
         ("works in", kernel.workdir),
+        *kernel_use(kernel),
         *(("folder", f"{m.target}{' (read-only)' * m.readonly}") for m in kernel.mounts),
         ("ended", f"{kernel.exit.reason}: {kernel.exit.message}" if kernel.exit else ""),
     ]

@@ -48,6 +48,11 @@ def report(agent_id: str) -> str:
     return f"{REPORTS}{agent_id}"
 
 
+def statistics(agent_id: str) -> str:
+    """Where an agent puts what it has measured; expires when it measures no more."""
+    return f"statistics/{agent_id}"
+
+
 def log_requests(agent_id: str) -> str:
     """The channel on which an agent is asked for a kernel's log; message: kernel id."""
     return f"hints/logs/{agent_id}"

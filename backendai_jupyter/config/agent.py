@@ -198,6 +198,15 @@ class BackendAIAgent(Configurable):
         of them counts as lost.""",
     ).tag(config=True, shared=True)
 
+    statistics_s = Float(
+        5.0,
+        min=0.1,
+        max=3600.0,
+        help="""Seconds between two measurements of what the kernels and this node use.  Smaller
+        shows short peaks of processor use, and costs a fraction of a millisecond per kernel each
+        time.""",
+    ).tag(config=True, shared=True)
+
     @default("agent_id")
     def _host_name(self) -> str:
         return platform.node() or "host"

@@ -19,6 +19,7 @@ from backendai_jupyter.manager.observer import Observer
 from backendai_jupyter.manager.reconciler import Reconciler
 from backendai_jupyter.manager.scheduler.scheduler import Scheduler
 from backendai_jupyter.manager.sessions import Sessions
+from backendai_jupyter.manager.statistics import Statistics
 from backendai_jupyter.manager.vfolders import VFolders
 from backendai_jupyter.storage.hosts import VFolderHost
 from backendai_jupyter.store.agents import AgentStore
@@ -80,7 +81,7 @@ class Manager:
             now=now,
             changed=self._folders_changed,
         )
-        self._live = live
+        self._live, self.statistics = live, Statistics(live)
         self._settings = settings
         self._supervisor = supervisor
         self._now = now

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 from backendai_jupyter.errors import Conflict, Refused
@@ -209,7 +209,21 @@ def usage(path: str) -> Usage:
     return Usage(files, size, disk)
 
 
-def _walk(fd: int, depth: int) -> Iterator[os.stat_result]:
+def disk_bytes(path: str, *, at_most: int) -> int | None:
+    """Return what a directory occupies on its disk; None if it holds more than ``at_most`` names.
+
+    Raises ``OSError`` where it cannot be read.
+    """
+    total = 0
+    with contextlib.closing(_walk(os.open(path, _DIRECTORY), MAX_DEPTH)) as found:
+        for count, status in enumerate(found, 1):
+            if count > at_most:
+                return None
+            total += status.st_blocks * 512
+    return total
+
+
+def _walk(fd: int, depth: int) -> Generator[os.stat_result, None, None]:
     """Yield the status of everything beneath a directory; closes ``fd``."""
     try:
         with os.scandir(fd) as entries:

@@ -13,6 +13,7 @@ from backendai_jupyter.web.models import (
     ImageList,
     Me,
     PresetList,
+    Wanted,
     me_of,
     presets_of,
 )
@@ -23,19 +24,19 @@ from backendai_jupyter.web.queries import drain_agent, read_agent, read_agents, 
 class AgentsHandler(BackendHandler):
     @web.authenticated
     @authorized
-    @operation(returns=AgentList)
-    async def get(self) -> AgentList:
+    @operation(returns=AgentList, query=Wanted)
+    async def get(self, query: Wanted) -> AgentList:
         """List agents with what they have and what is left of it."""
-        return await self.ask(read_agents(self.manager))
+        return await self.ask(read_agents(self.manager, query))
 
 
 class AgentHandler(BackendHandler):
     @web.authenticated
     @authorized
-    @operation(returns=Agent)
-    async def get(self, agent_id: str) -> Agent:
+    @operation(returns=Agent, query=Wanted)
+    async def get(self, agent_id: str, query: Wanted) -> Agent:
         """Return one agent, with its accelerators and which kernels have them."""
-        return await self.ask(read_agent(self.manager, agent_id))
+        return await self.ask(read_agent(self.manager, agent_id, query))
 
     @web.authenticated
     @authorized

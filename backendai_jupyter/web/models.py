@@ -16,11 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from backendai_jupyter.domain import records, wire
 from backendai_jupyter.domain.states import Status
+from backendai_jupyter.domain.statistics import KernelStatistics, NodeStatistics
 from backendai_jupyter.manager.board import Notice
 from backendai_jupyter.manager.reports import Refusal
 
 MAX_SESSIONS = 1000  # in one answer
 _NO_REFUSALS: Mapping[str, Refusal] = {}
+_STATISTICS = "null if not asked for, or for the reason that is given"
+_STATISTICS_REASON = "why there are none though they were asked for; a sentence"
 END_REASON = "Its owner asked for its end."
 
 
@@ -61,6 +64,8 @@ class Kernel(Model):
     workdir: str
     generation: int = Field(description="how often its program was asked for")
     exit: Exit | None
+    statistics: KernelStatistics | None = Field(default=None, description=_STATISTICS)
+    statistics_reason: str = Field(default="", description=_STATISTICS_REASON)
 
 
 class Session(Model):
@@ -98,10 +103,16 @@ class SessionList(RootModel[list[Session]]):
     """Compute sessions, newest first."""
 
 
-class SessionFilter(Model):
-    """Which sessions to list."""
+class Wanted(Model):
+    """What to answer beside the thing itself."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    statistics: bool = Field(default=False, description="also what is used at the moment")
+
+
+class SessionFilter(Wanted):
+    """Which sessions to list."""
 
     status: list[Status] = Field(
         default=[], description="only these, given once for each; none: all"
@@ -158,6 +169,8 @@ class Agent(Model):
     notes: list[str] = Field(description="what this node cannot enforce, in words")
     seen_at: float = Field(description="when it last said something new")
     is_drained: bool = Field(description="whether nothing new starts there")
+    statistics: NodeStatistics | None = Field(default=None, description=_STATISTICS)
+    statistics_reason: str = Field(default="", description=_STATISTICS_REASON)
 
 
 class AgentChange(Model):

@@ -3,45 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from backendai_jupyter.domain import records
 from backendai_jupyter.domain.records import Viewer
+from backendai_jupyter.domain.states import FINAL
 from backendai_jupyter.manager.manager import Manager
 from backendai_jupyter.web.models import (
     Agent,
     AgentList,
     ImageList,
+    Session,
     SessionDetail,
+    SessionFilter,
+    SessionList,
+    Wanted,
     agents_of,
     detail_of,
     images_of,
+    session_of,
     with_progress,
 )
+from backendai_jupyter.web.statistics import agent_with, session_with
+
+S = TypeVar("S", bound=Session)
+
+_NOTHING_MORE = Wanted()
 
 
-async def read_agents(manager: Manager) -> AgentList:
-    return _agents_of(manager, await manager.agents.list())
+async def read_agents(manager: Manager, wanted: Wanted = _NOTHING_MORE) -> AgentList:
+    found = _agents_of(manager, await manager.agents.list())
+    if not wanted.statistics:
+        return found
+    readings = await manager.statistics.read(agent.id for agent in found.root)
+    return AgentList([agent_with(readings, agent) for agent in found.root])
 
 
-async def read_agent(manager: Manager, agent_id: str) -> Agent:
-    (agent,) = _agents_of(manager, [await manager.agents.get(agent_id)]).root
-    return agent
+async def read_agent(manager: Manager, agent_id: str, wanted: Wanted) -> Agent:
+    (found,) = _agents_of(manager, [await manager.agents.get(agent_id)]).root
+    if not wanted.statistics:
+        return found
+    return agent_with(await manager.statistics.read([agent_id]), found)
 
 
 async def drain_agent(manager: Manager, agent_id: str, *, is_drained: bool) -> Agent:
     await manager.drain(agent_id, is_drained=is_drained)
-    return await read_agent(manager, agent_id)
+    return await read_agent(manager, agent_id, _NOTHING_MORE)
 
 
 async def read_images(manager: Manager) -> ImageList:
     return images_of(manager.board.reports)
 
 
-async def read_session(manager: Manager, session_id: str, viewer: Viewer) -> SessionDetail:
+async def read_sessions(manager: Manager, viewer: Viewer, wanted: SessionFilter) -> SessionList:
+    rows = await manager.sessions.list(viewer, statuses=wanted.status or None, limit=wanted.limit)
+    found = [session_of(session) for session in rows]
+    return SessionList(await _measured(manager, found) if wanted.statistics else found)
+
+
+async def read_session(
+    manager: Manager, session_id: str, viewer: Viewer, wanted: Wanted = _NOTHING_MORE
+) -> SessionDetail:
     session = await manager.sessions.get(session_id, viewer)
     detail = detail_of(session, await manager.sessions.history(session_id, viewer))
     notices = (manager.board.get(kernel.id) for kernel in session.kernels)
-    return with_progress(detail, [notice for notice in notices if notice is not None])
+    detail = with_progress(detail, [notice for notice in notices if notice is not None])
+    return (await _measured(manager, [detail]))[0] if wanted.statistics else detail
+
+
+async def _measured(manager: Manager, sessions: Sequence[S]) -> list[S]:
+    """Return the same sessions with what their kernels use."""
+    kernels = (kernel for session in sessions for kernel in session.kernels)
+    agents = {k.agent_id for k in kernels if k.agent_id and k.status not in FINAL}
+    readings = await manager.statistics.read(agents)
+    return [session_with(readings, session) for session in sessions]
 
 
 def _agents_of(manager: Manager, agents: Sequence[records.Agent]) -> AgentList:
@@ -52,9 +87,9 @@ def _agents_of(manager: Manager, agents: Sequence[records.Agent]) -> AgentList:
 def _sessions(manager: Manager) -> Callable[[str], str | None]:
     """Return what says to which session a kernel belongs, if it is one of the user's."""
 
-    def session_of(kernel_id: str) -> str | None:
+    def session_id_of(kernel_id: str) -> str | None:
         notice = manager.board.get(kernel_id)
         is_own = notice is not None and manager.viewer.may_see(notice.owner)
         return notice.session_id if notice is not None and is_own else None
 
-    return session_of
+    return session_id_of

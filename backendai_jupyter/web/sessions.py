@@ -12,10 +12,10 @@ from backendai_jupyter.web.models import (
     SessionDetail,
     SessionFilter,
     SessionList,
-    session_of,
+    Wanted,
 )
 from backendai_jupyter.web.operation import operation
-from backendai_jupyter.web.queries import read_session
+from backendai_jupyter.web.queries import read_session, read_sessions
 
 
 class SessionsHandler(BackendHandler):
@@ -24,21 +24,16 @@ class SessionsHandler(BackendHandler):
     @operation(returns=SessionList, query=SessionFilter)
     async def get(self, query: SessionFilter) -> SessionList:
         """List compute sessions, newest first."""
-        found = await self.ask(
-            self.manager.sessions.list(
-                self.viewer, statuses=query.status or None, limit=query.limit
-            )
-        )
-        return SessionList([session_of(session) for session in found])
+        return await self.ask(read_sessions(self.manager, self.viewer, query))
 
 
 class SessionHandler(BackendHandler):
     @web.authenticated
     @authorized
-    @operation(returns=SessionDetail)
-    async def get(self, session_id: str) -> SessionDetail:
+    @operation(returns=SessionDetail, query=Wanted)
+    async def get(self, session_id: str, query: Wanted) -> SessionDetail:
         """Return one compute session with its history."""
-        return await self.ask(read_session(self.manager, session_id, self.viewer))
+        return await self.ask(read_session(self.manager, session_id, self.viewer, query))
 
     @web.authenticated
     @authorized

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
+import psutil
 import pytest
 
 from backendai_jupyter.agent.node import kernel_identity
@@ -359,6 +360,21 @@ async def test_the_log_tail_is_the_end_of_both_streams(bench: Bench) -> None:
     # Two pipes: which of the lines comes first is not decided by the program.
     assert sorted(everything.splitlines()) == ["last", "x" * 5000]
     assert await bench.runtime.log_tail(spec.kernel_id, max_bytes=10) == everything[-10:]
+
+
+async def test_all_that_runs_of_a_kernel_comes_from_its_origin(bench: Bench) -> None:
+    spec = bench.spec(FOREVER)
+    assert await bench.runtime.origin(spec.kernel_id) is None
+    await bench.runtime.start(spec)
+    await bench.says(spec, "ready")
+    origin = await bench.runtime.origin(spec.kernel_id)
+    assert origin is not None
+    root = origin.first if origin.reaper is None else origin.reaper
+    below = [process.pid for process in psutil.Process(root).children(recursive=True)]
+    assert origin.reaper is None or origin.first in below
+    assert any("while True" in " ".join(psutil.Process(pid).cmdline()) for pid in below)
+    await bench.runtime.stop(spec.kernel_id, grace_s=0)
+    assert await bench.runtime.origin(spec.kernel_id) is None
 
 
 async def test_kernels_outlive_the_runtime_object_and_are_found_again(bench: Bench) -> None:

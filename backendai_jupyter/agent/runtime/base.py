@@ -58,6 +58,18 @@ class Inside:
     home: str
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the processes of a kernel that runs are found on this node.
+
+    ``reaper`` is a process of the runtime's that all of them descend from, and that none of
+    them is.
+    """
+
+    first: int  # the process that was there before all others
+    reaper: int | None = None
+
+
 class KernelRuntime(Protocol):
     """Start, signal, stop and list the kernel programs of one agent.
 
@@ -106,6 +118,10 @@ class KernelRuntime(Protocol):
 
         None if there is no such view, or no program.
         """
+        ...
+
+    async def origin(self, kernel_id: str) -> Origin | None:
+        """Return where a kernel's processes come from; None if it does not run."""
         ...
 
     async def log_tail(self, kernel_id: str, *, max_bytes: int) -> str:

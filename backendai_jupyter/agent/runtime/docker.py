@@ -19,6 +19,7 @@ from backendai_jupyter.agent.runtime.base import (
     ContainerSpec,
     ContainerState,
     Inside,
+    Origin,
 )
 from backendai_jupyter.agent.runtime.docker_config import (
     LABEL_AGENT,
@@ -141,6 +142,10 @@ class DockerRuntime:
 
     async def pid(self, kernel_id: str) -> int | None:
         return await self._call("find the kernel's process", lambda: self._pid(kernel_id))
+
+    async def origin(self, kernel_id: str) -> Origin | None:
+        pid = await self.pid(kernel_id)
+        return None if pid is None else Origin(pid)
 
     async def log_tail(self, kernel_id: str, *, max_bytes: int) -> str:
         return await self._call("read the log", lambda: self._log_tail(kernel_id, max_bytes))

@@ -21,6 +21,8 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
+from backendai_jupyter.agent.runtime.base import Origin
+
 KILLED = 128 + signal.SIGKILL
 
 
@@ -108,6 +110,13 @@ class KernelDir:
                 os.kill(first, signal.SIGKILL)
             elif (child := self._child()) is not None:
                 os.killpg(child, signal.SIGKILL)
+
+    def origin(self) -> Origin | None:
+        """Return the first process and the keeper, while both live."""
+        child = self._child()
+        if child is None:
+            return None
+        return Origin(child, reaper=int((self.path / "keeper").read_text().split()[0]))
 
     def log_tail(self, max_bytes: int) -> bytes:
         text = b""

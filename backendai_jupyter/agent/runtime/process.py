@@ -17,7 +17,7 @@ from typing import ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 from backendai_jupyter.agent.runtime import keeper
-from backendai_jupyter.agent.runtime.base import ContainerSpec, ContainerState, Inside
+from backendai_jupyter.agent.runtime.base import ContainerSpec, ContainerState, Inside, Origin
 from backendai_jupyter.agent.runtime.bubblewrap import find_bubblewrap
 from backendai_jupyter.agent.runtime.cgroups import Cgroups, find_cgroups
 from backendai_jupyter.agent.runtime.kernel_dir import KILLED, KernelDir, remove_tree
@@ -122,6 +122,10 @@ class ProcessRuntime:
         if kernel is None or not self._sandbox.confined:
             return None
         return await asyncio.to_thread(kernel.directory.sandbox_pid)
+
+    async def origin(self, kernel_id: str) -> Origin | None:
+        kernel = self._kernels.get(kernel_id)
+        return None if kernel is None else await asyncio.to_thread(kernel.directory.origin)
 
     async def log_tail(self, kernel_id: str, *, max_bytes: int) -> str:
         kernel = self._kernels.get(kernel_id)

@@ -47,6 +47,9 @@ class ApiOf:
     async def agents(self) -> AgentList:
         return AgentList([])
 
+    async def agent(self, agent_id: str) -> Agent:
+        raise NotFound(agent_id)
+
     async def drain(self, agent_id: str, *, is_drained: bool) -> Agent:
         raise NotFound(agent_id)
 
@@ -81,6 +84,8 @@ def test_a_row_says_why_a_session_waits() -> None:
         "PENDING",
         "",
         "cpu 1, mem 1 GiB",
+        "",
+        "",
         "1 minute",
         "no room for mem 9 GiB",
     )

@@ -1,0 +1,1 @@
+"""Measure what kernels and their node use."""
