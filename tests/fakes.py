@@ -33,13 +33,24 @@ class RuntimeInMemory:
         self.signals: list[tuple[str, int]] = []
         self.starts = 0
         self._exits: asyncio.Queue[str] = asyncio.Queue()
+        self._image_changes: asyncio.Queue[None] = asyncio.Queue()
+        self.here: tuple[Image, ...] = (PYTHON,)
 
     async def open(self) -> None: ...
 
     async def close(self) -> None: ...
 
     async def images(self) -> tuple[Image, ...]:
-        return (PYTHON,)
+        return self.here
+
+    async def image_changes(self) -> AsyncIterator[None]:
+        while True:
+            yield await self._image_changes.get()
+
+    def have(self, *images: Image) -> None:
+        """Let these be the images that are here, and say so."""
+        self.here = images
+        self._image_changes.put_nowait(None)
 
     def inside(self, spec_run_dir: Path, spec_home_dir: Path) -> Inside:
         return Inside(RUN_DIR, HOME)

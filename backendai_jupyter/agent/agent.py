@@ -108,6 +108,8 @@ class Agent:
         for runtime in self._tools.runtimes.values():
             follow = partial(self._follow_exits, runtime)
             self._supervisor.loop(_loop(f"exits {runtime.name}", follow, 0))
+            look = partial(self._follow_images, runtime)
+            self._supervisor.loop(_loop(f"image changes {runtime.name}", look, 0))
 
     async def stop_all(self, *, within_s: float) -> bool:
         """End every kernel of this agent, assigned or not, and take no more orders.
@@ -248,6 +250,10 @@ class Agent:
         async for kernel_id in runtime.exits():
             if kernel_id in self._workers:
                 self._workers[kernel_id].look()
+
+    async def _follow_images(self, runtime: KernelRuntime) -> None:
+        async for _ in runtime.image_changes():
+            self.look_for_images()
 
     async def _answer_log_requests(self) -> None:
         async with self._live.subscribe(keys.log_requests(self.agent_id)) as requests:
