@@ -8,6 +8,6 @@ if [ -d labextension/lib ]; then
 fi
 need dockerd=docker.io iptables=iptables ip=iproute2 debootstrap=debootstrap bwrap=bubblewrap \
   chromium=chromium redis-server=redis-server etcd=etcd-server initdb=postgresql \
-  nginx=nginx-light cc=build-essential ||
+  nginx=nginx-light cc=build-essential docker-registry=docker-registry ||
   say "the tests that need them will fail"
 exec .venv/bin/python -m pytest "$@"

@@ -16,7 +16,14 @@ from dataclasses import dataclass
 from backendai_jupyter.domain.progress import doing
 from backendai_jupyter.domain.records import ComputeSession, Kernel
 from backendai_jupyter.domain.states import FINAL, Status
-from backendai_jupyter.domain.wire import AgentReport, Connection, Exit, KernelReport, Phase
+from backendai_jupyter.domain.wire import (
+    AgentReport,
+    Connection,
+    Exit,
+    KernelReport,
+    Phase,
+    PullProgress,
+)
 from backendai_jupyter.errors import TimedOut
 from backendai_jupyter.manager.reports import Refusal
 
@@ -41,6 +48,7 @@ class Notice:
     owner: str = ""
     jupyter_kernel_id: str | None = None  # what Jupyter calls it
     step: str = ""  # the launch step under way, or the one that failed
+    pull: PullProgress | None = None  # while its image is on its way
     since: float = 0.0  # when it got its status, seconds since the epoch, UTC
 
     @classmethod
@@ -52,6 +60,7 @@ class Notice:
         connection: Connection | None = None,
     ) -> Notice:
         """Return what the rows and the agent's report say together."""
+        current = seen if seen and seen.generation == kernel.generation else None
         return cls(
             kernel_id=kernel.id,
             status=kernel.status,
@@ -66,7 +75,8 @@ class Notice:
             session_id=session.id,
             owner=session.owner,
             jupyter_kernel_id=session.jupyter_kernel_id,
-            step=seen.step if seen and seen.generation == kernel.generation else "",
+            step=current.step if current else "",
+            pull=current.pull if current else None,
             since=kernel.status_since,
         )
 
@@ -101,7 +111,7 @@ class Notice:
     def message(self) -> str:
         """A sentence: why it has its status, or what happens to it now."""
         if self.starting and self.status is not Status.PENDING:
-            return doing(self.status, self.step)
+            return doing(self.status, self.step, self.pull)
         return self.reason or doing(self.status, self.step)
 
 

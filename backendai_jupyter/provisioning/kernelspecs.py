@@ -107,6 +107,6 @@ def _images() -> dict[str, list[Image]]:
     """Return the images that some alive agent has or may fetch, by name."""
     found: dict[str, list[Image]] = {}
     for report in BACKENDS.backend.manager.board.reports.values():
-        for image in report.images:
+        for image in report.offered:
             found.setdefault(image.name, []).append(image)
     return found

@@ -38,6 +38,16 @@ class Exit(Model):
     reason: wire.ExitReason
     message: str
     code: int | None = Field(description="128 + n for signal n")
+    cause: str = Field(default="", description="code of the error of a start that failed")
+
+
+class Pull(Model):
+    """How much of an image has come; sizes are those of the registry's, compressed."""
+
+    bytes_done: int
+    bytes_total: int = Field(description="0: not known yet")
+    layers_done: int = Field(description="that are also unpacked")
+    layers_total: int
 
 
 class Mount(Model):
@@ -57,6 +67,7 @@ class Kernel(Model):
     status_reason: str = Field(description="a sentence; empty while all is well")
     status_since: float
     step: str = Field(default="", description="the launch step under way, where that is known")
+    pull: Pull | None = Field(default=None, description="while its image is on its way")
     agent_id: str | None
     image: str
     slots: dict[str, str]
@@ -193,10 +204,13 @@ class Image(Model):
     size_bytes: int
     labels: dict[str, str]
     agents: list[str] = Field(description="ids of the agents that have it")
+    pullable_by: list[str] = Field(
+        default=[], description="ids of the agents that fetch it from its registry when needed"
+    )
 
 
 class ImageList(RootModel[list[Image]]):
-    """The images of all agents that are alive, by name."""
+    """The images that alive agents have or may fetch, by name."""
 
 
 class Preset(Model):
@@ -276,18 +290,22 @@ def agents_of(
 
 def images_of(reports: Mapping[str, wire.AgentReport]) -> ImageList:
     """Return what the agents report, an image that several have only once."""
-    owners: dict[tuple[str, ...], list[str]] = {}
+    having: dict[tuple[str, ...], list[str]] = {}
+    fetching: dict[tuple[str, ...], list[str]] = {}
     found: dict[tuple[str, ...], wire.Image] = {}
     for agent_id, report in sorted(reports.items()):
-        for image in report.images:
-            key = (image.name, image.runtime, image.reference, image.digest)
-            found.setdefault(key, image)
-            owners.setdefault(key, []).append(agent_id)
-    return ImageList([image_of(found[key], owners[key]) for key in sorted(found)])
+        for images, agents in ((report.images, having), (report.pullable, fetching)):
+            for image in images:
+                key = (image.name, image.runtime, image.reference, image.digest)
+                found.setdefault(key, image)
+                agents.setdefault(key, []).append(agent_id)
+    return ImageList(
+        [image_of(found[key], having.get(key, ()), fetching.get(key, ())) for key in sorted(found)]
+    )
 
 
-def image_of(image: wire.Image, agents: Sequence[str]) -> Image:
-    return Image(**image.model_dump(), agents=list(agents))
+def image_of(image: wire.Image, agents: Sequence[str], pullable_by: Sequence[str] = ()) -> Image:
+    return Image(**image.model_dump(), agents=list(agents), pullable_by=list(pullable_by))
 
 
 def presets_of(presets: Iterable[records.Preset]) -> PresetList:
@@ -334,14 +352,22 @@ def _at_work(kernel: Kernel, notice: Notice | None) -> Kernel:
     if notice is None or notice.status is not kernel.status:
         return kernel
     reason = kernel.status_reason if kernel.status is Status.PENDING else ""
-    now = {"step": notice.step, "status_reason": reason or notice.message}
+    now = {
+        "step": notice.step,
+        "status_reason": reason or notice.message,
+        "pull": pull_of(notice.pull),
+    }
     return kernel.model_copy(update=now)
 
 
 def exit_of(ending: wire.Exit | None) -> Exit | None:
     if ending is None:
         return None
-    return Exit(reason=ending.reason, message=ending.message, code=ending.code)
+    return Exit(reason=ending.reason, message=ending.message, code=ending.code, cause=ending.cause)
+
+
+def pull_of(pull: wire.PullProgress | None) -> Pull | None:
+    return None if pull is None else Pull(**pull.model_dump())
 
 
 def _agent_of(

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from docker.errors import APIError, ImageNotFound, NotFound
 
+from backendai_jupyter.agent.registry import Description
 from backendai_jupyter.agent.runtime.base import (
     HOME,
     RUN_DIR,
@@ -38,8 +39,10 @@ from backendai_jupyter.agent.runtime.docker_engine import (
     said,
 )
 from backendai_jupyter.agent.runtime.docker_events import EngineEvents
+from backendai_jupyter.agent.runtime.docker_pull import pull
 from backendai_jupyter.agent.runtime.workdir import is_missing
-from backendai_jupyter.domain.wire import Image
+from backendai_jupyter.config.registries import Registry
+from backendai_jupyter.domain.wire import Image, PullProgress
 from backendai_jupyter.errors import RuntimeFailed
 from backendai_jupyter.points import reached_in_thread
 
@@ -154,6 +157,11 @@ class DockerRuntime:
     async def exits(self) -> AsyncIterator[str]:
         while True:
             yield await self._exits.get()
+
+    async def pull(
+        self, wanted: Description, registry: Registry, tell: Callable[[PullProgress], None]
+    ) -> None:
+        await pull(self._url, wanted, registry, tell)
 
     async def image_changes(self) -> AsyncIterator[None]:
         while True:

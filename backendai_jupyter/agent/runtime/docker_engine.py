@@ -115,12 +115,12 @@ def _where(url: str | None) -> str:
 
 def _unreachable(url: str | None, error: Exception) -> str:
     return (
-        f"The Docker Engine at {_where(url)} cannot be reached ({_root_cause(error)}). "
+        f"The Docker Engine at {_where(url)} cannot be reached ({root_cause(error)}). "
         "Start it, or check that this user may open its socket."
     )
 
 
-def _root_cause(error: BaseException) -> str:
+def root_cause(error: BaseException) -> str:
     """Return the innermost reason; the SDK wraps it several times."""
     inner: BaseException | None = error
     while inner is not None:

@@ -30,9 +30,10 @@ class EngineEvents:
     """Tells of containers that died and of images that came, went or changed their names.
 
     ``on_exit`` gets the labels of each such container, whosever it is, and is called from this
-    object's own thread, as is ``on_images``.  ``since`` is the engine's clock, as it tells it itself; after a broken connection the
-    thread asks for all that happened since the last event it saw, so that one may come
-    twice but none is skipped as long as the engine itself remembers it.
+    object's own thread, as is ``on_images``.  ``since`` is the engine's clock, as it tells it
+    itself; after a broken connection the thread asks for all that happened since the last event
+    it saw, so that one may come twice but none is skipped as long as the engine itself remembers
+    it.
     """
 
     def __init__(

@@ -59,6 +59,7 @@ class Scheduler:
                 images=frozenset(image.name for image in report.images),
                 vfolder_hosts=report.vfolder_hosts,
                 is_drained=in_ledger[agent_id].is_drained,
+                pullable=frozenset(image.name for image in report.pullable),
             )
             for agent_id, report in sorted(self._board.reports.items())
             if agent_id in in_ledger

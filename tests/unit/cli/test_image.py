@@ -60,7 +60,13 @@ def test_a_name_without_kernelspec_is_not_found(name: str) -> None:
 
 def test_an_image_is_listed_with_its_size() -> None:
     [row] = image_rows(ImageList([BUILT]))
-    assert row == ("python", "backendai-python:latest", "docker", "512 MiB", "")
+    assert row == ("python", "backendai-python:latest", "docker", "512 MiB", "", "")
+
+
+def test_a_list_says_where_an_image_is_and_who_fetches_it() -> None:
+    where = {"agents": ["a1", "a2"], "pullable_by": ["a3"]}
+    [row] = image_rows(ImageList([BUILT.model_copy(update=where)]))
+    assert row[-2:] == ("a1, a2", "a3")
 
 
 def test_a_build_ends_with_how_to_use_it() -> None:

@@ -71,6 +71,16 @@ def test_ours_are_offered_where_an_agent_has_the_image(
     assert offered(specs) == {"backendai-python", "backendai-r", "local"}
 
 
+def test_an_image_that_an_agent_may_fetch_is_offered_as_one_that_is_there(
+    specs: BackendAIKernelSpecManager, backend: SmallBackend
+) -> None:
+    report(backend, "a1")
+    fetching = made_of("torch", runtime_type="python"), made_of("r")
+    reports = backend.manager.board.reports
+    reports["a1"] = reports["a1"].model_copy(update={"pullable": fetching})
+    assert offered(specs) == {"backendai-python", "backendai-r", "backendai-torch", "local"}
+
+
 def test_local_ones_can_be_hidden(specs: BackendAIKernelSpecManager, backend: SmallBackend) -> None:
     backend.settings.hide_local_kernelspecs = True
     report(backend, "a1", "r")

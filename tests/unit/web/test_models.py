@@ -59,7 +59,8 @@ def test_a_session_says_what_its_kernel_has_and_why_it_ended() -> None:
         "mounts": [{"target": "/home/work/data", "readonly": True}],
         "workdir": "/home/work",
         "generation": 1,
-        "exit": {"reason": "oom-killed", "message": "It was too much.", "code": 137},
+        "exit": {"reason": "oom-killed", "message": "It was too much.", "code": 137, "cause": ""},
+        "pull": None,
         "statistics": None,
         "statistics_reason": "",
     }
