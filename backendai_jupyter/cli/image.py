@@ -17,7 +17,7 @@ from backendai_jupyter.cli.output import json_option, print_json, print_table
 from backendai_jupyter.config import BackendAIAgent, load_files
 from backendai_jupyter.domain.resources import size_for_people
 from backendai_jupyter.errors import NotFound
-from backendai_jupyter.web.models import Image, ImageList, image_of
+from backendai_jupyter.web.image_models import Image, ImageList, image_of
 
 PREFIX = "backendai-"
 _COLUMNS = ("NAME", "REFERENCE", "RUNTIME", "SIZE", "AGENTS", "FETCHED WHEN NEEDED BY")

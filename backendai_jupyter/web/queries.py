@@ -9,10 +9,10 @@ from backendai_jupyter.domain import records
 from backendai_jupyter.domain.records import Viewer
 from backendai_jupyter.domain.states import FINAL
 from backendai_jupyter.manager.manager import Manager
+from backendai_jupyter.web.image_models import ImageList, images_of
 from backendai_jupyter.web.models import (
     Agent,
     AgentList,
-    ImageList,
     Session,
     SessionDetail,
     SessionFilter,
@@ -20,7 +20,6 @@ from backendai_jupyter.web.models import (
     Wanted,
     agents_of,
     detail_of,
-    images_of,
     session_of,
     with_progress,
 )

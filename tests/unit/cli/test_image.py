@@ -10,7 +10,7 @@ from jupyter_core.paths import jupyter_data_dir
 
 from backendai_jupyter.cli.image import OFFLINE, arguments_of, folder_of, how_to_use, image_rows
 from backendai_jupyter.errors import NotFound
-from backendai_jupyter.web.models import Image, ImageList
+from backendai_jupyter.web.image_models import Image, ImageList
 
 BUILT = Image(
     name="python",

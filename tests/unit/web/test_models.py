@@ -9,11 +9,11 @@ from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.states import Status
 from backendai_jupyter.domain.wire import AgentReport, Exit, ExitReason, Image, Mount
 from backendai_jupyter.manager.board import Notice
+from backendai_jupyter.web.image_models import images_of
 from backendai_jupyter.web.models import (
     SessionDetail,
     agents_of,
     detail_of,
-    images_of,
     me_of,
     presets_of,
     session_of,
