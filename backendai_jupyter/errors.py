@@ -11,6 +11,12 @@
   x NoCapacity             valid, but no agent can take it now; it waits
   x LaunchFailed           a kernel could not start; ``step`` says where
   x RuntimeFailed          the container engine or sandbox refused or broke
+    + PullFailed           an image could not be fetched
+      + NotLetIn           its registry wants a user who may have it
+      + NoSuchImage        its registry does not have it
+      + WrongPlatform      it is made for other machines than this one
+      + NoSpace            there is no room for it
+      + RegistryAway       its registry cannot be reached, or broke
   x RelayFailed            the relay process refused or broke
     + RelayLost            it has died, and is being started again
   x Unavailable            a part of the system cannot be reached; retry later
@@ -77,18 +83,46 @@ class NoCapacity(BackendError):
 
 
 class LaunchFailed(BackendError):
-    """``step`` is the name of the launch step that failed, e.g. ``container``."""
+    """``step`` is the name of the launch step that failed, e.g. ``container``.
+
+    ``cause`` is the code of the error that it failed with, where that is of use to a program.
+    """
 
     code = "launch-failed"
 
-    def __init__(self, step: str, message: str, log_tail: str = "") -> None:
+    def __init__(self, step: str, message: str, log_tail: str = "", *, cause: str = "") -> None:
         super().__init__(message)
         self.step = step
         self.log_tail = log_tail
+        self.cause = cause
 
 
 class RuntimeFailed(BackendError):
     code = "runtime-failed"
+
+
+class PullFailed(RuntimeFailed):
+    code = "pull-failed"
+
+
+class NotLetIn(PullFailed):
+    code = "not-let-in"
+
+
+class NoSuchImage(PullFailed):
+    code = "no-such-image"
+
+
+class WrongPlatform(PullFailed):
+    code = "wrong-platform"
+
+
+class NoSpace(PullFailed):
+    code = "no-space"
+
+
+class RegistryAway(PullFailed):
+    code = "registry-away"
 
 
 class RelayFailed(BackendError):

@@ -62,7 +62,7 @@ def config() -> Iterator[str]:
     """Every setting, from the traits."""
     for section, whose in ((BackendAI, "the manager"), (BackendAIAgent, "the agent")):
         yield f"## `c.{section.__name__}`: {whose}\n"
-        for name, trait in section.class_own_traits(config=True).items():
+        for name, trait in section.class_traits(config=True).items():
             yield from _setting(section, name, trait)
 
 

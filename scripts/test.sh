@@ -8,6 +8,7 @@ if [ -d labextension/lib ]; then
 fi
 need dockerd=docker.io iptables=iptables ip=iproute2 debootstrap=debootstrap bwrap=bubblewrap \
   chromium=chromium redis-server=redis-server etcd=etcd-server initdb=postgresql \
-  nginx=nginx-light cc=build-essential faketime=faketime ||
+  nginx=nginx-light cc=build-essential docker-registry=docker-registry \
+  faketime=faketime ||
   say "the tests that need them will fail"
 exec .venv/bin/python -m pytest "$@"

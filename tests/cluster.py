@@ -47,11 +47,12 @@ class AgentProcess:
         """``enter`` is a command that runs another one on the agent's own machine."""
         self.name = name
         self._enter = enter
-        self._env = {**os.environ, **private_directories(root), **(env or {})}
         self.root = root
         self.log_path = root / "agent.log"
         root.mkdir(parents=True)
         lines = [f"c.BackendAIAgent.{trait} = {value!r}\n" for trait, value in traits.items()]
+        self.module = "backendai_jupyter.cli.daemon"
+        self.env = {**os.environ, **private_directories(root), **(env or {})}
         self._config = root / "backendai_agent_config.py"
         self._config.write_text("".join(lines))
         self._process: subprocess.Popen[bytes] | None = None
@@ -76,16 +77,9 @@ class AgentProcess:
         assert process.poll() is None, f"the agent did not start:\n{self.log}"
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        daemon = (sys.executable, "-m", "backendai_jupyter.cli.daemon")
-        command = [*self._enter, *daemon, f"--config={self._config}"]
+        command = [*self._enter, sys.executable, "-m", self.module, f"--config={self._config}"]
         with self.log_path.open("ab") as log:
-            return subprocess.Popen(
-                command,
-                cwd=self.root,
-                env=self._env,
-                stdout=log,
-                stderr=log,
-            )
+            return subprocess.Popen(command, cwd=self.root, env=self.env, stdout=log, stderr=log)
 
     def signal(self, signum: int) -> None:
         assert self._process is not None
@@ -206,8 +200,15 @@ class Cluster:
         return agent
 
     async def add_server(
-        self, *, env: Mapping[str, str] | None = None, **traits: object
+        self,
+        *,
+        args: Sequence[str] = (),
+        config: str = "",
+        module: str = "jupyter_server",
+        env: Mapping[str, str] | None = None,
+        **traits: object,
     ) -> RunningServer:
+        """``config`` is what the server's own one begins with."""
         number = len(self.servers) + 1
         settings = {
             **self._stores(),
@@ -218,11 +219,14 @@ class Cluster:
         }
         server = RunningServer(
             self.root / f"m{number}",
-            config="".join(f"c.BackendAI.{name} = {value!r}\n" for name, value in settings.items()),
+            args=args,
+            config=config
+            + "".join(f"c.BackendAI.{name} = {value!r}\n" for name, value in settings.items()),
+            module=module,
             kernels_outlive=True,
             env=env,
         )
-        server.root.mkdir()
+        server.root.mkdir(exist_ok=True)
         server.token = self._token
         self.servers.append(server)
         self._stack.push_async_callback(server.close)

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["pytester", "tests.engine", "tests.no_skips", "tests.postgres"]
+pytest_plugins = [
+    "pytester",
+    "tests.engine",
+    "tests.empty_engine",
+    "tests.no_skips",
+    "tests.postgres",
+    "tests.registry",
+]
 
 
 @pytest.fixture

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
+from backendai_jupyter.agent.registry import Description
 from backendai_jupyter.agent.relay.client import Endpoint
 from backendai_jupyter.agent.runtime.base import (
     HOME,
@@ -16,7 +17,8 @@ from backendai_jupyter.agent.runtime.base import (
     Inside,
     Origin,
 )
-from backendai_jupyter.domain.wire import Connection, Image
+from backendai_jupyter.config.registries import Registry
+from backendai_jupyter.domain.wire import Connection, Image, PullProgress
 from backendai_jupyter.errors import RuntimeFailed, TimedOut
 
 PYTHON = Image(name="python", reference="memory/python", runtime="memory")
@@ -33,13 +35,25 @@ class RuntimeInMemory:
         self.signals: list[tuple[str, int]] = []
         self.starts = 0
         self._exits: asyncio.Queue[str] = asyncio.Queue()
+        self._image_changes: asyncio.Queue[None] = asyncio.Queue()
+        self.here: tuple[Image, ...] = (PYTHON,)
 
     async def open(self) -> None: ...
 
     async def close(self) -> None: ...
 
     async def images(self) -> tuple[Image, ...]:
-        return (PYTHON,)
+        return self.here
+
+    async def image_changes(self) -> AsyncIterator[None]:
+        while True:
+            await self._image_changes.get()
+            yield
+
+    def have(self, *images: Image) -> None:
+        """Let these be the images that are here, and say so."""
+        self.here = images
+        self._image_changes.put_nowait(None)
 
     def inside(self, spec_run_dir: Path, spec_home_dir: Path) -> Inside:
         return Inside(RUN_DIR, HOME)
@@ -174,3 +188,30 @@ async def never_answer(connection: Connection, *, timeout_s: float) -> dict[str,
 
 async def time_out(connection: Connection, *, timeout_s: float) -> dict[str, str]:
     raise TimedOut("The kernel did not answer in time.")
+
+
+class RuntimeThatPulls(RuntimeInMemory):
+    """It has no image, and one that it pulls has come when ``may_end`` is set."""
+
+    name = "docker"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.here = ()
+        self.pulls = self.cancelled = 0
+        self.may_end = asyncio.Event()
+        self.tell: Callable[[PullProgress], None] = lambda _: None
+
+    async def pull(
+        self, wanted: Description, registry: Registry, tell: Callable[[PullProgress], None]
+    ) -> None:
+        self.pulls += 1
+        self.tell = tell
+        try:
+            await self.may_end.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        labels = dict(wanted.labels)
+        name, reference = labels["ai.backend.image.name"], str(wanted.reference)
+        self.have(Image(name=name, reference=reference, runtime=self.name, labels=labels))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from backendai_jupyter.agent.relay.client import Endpoint
 from backendai_jupyter.agent.runtime.base import ContainerSpec, ContainerState
+from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.memory import MemoryClusterStore, MemoryLiveStore
 from backendai_jupyter.cluster.protocols import Change
 from backendai_jupyter.domain.wire import Connection
@@ -28,6 +30,19 @@ class ClusterStoreWhoseWatchesAreSilent(MemoryClusterStore):
 class LiveStoreThatLosesEveryHint(MemoryLiveStore):
     async def publish(self, channel: str, message: str) -> None:
         """Nobody hears of it."""
+
+
+class LiveStoreOfAnotherVersion(MemoryLiveStore):
+    """Agents report over it as ``changes`` has it, as those of another version would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changes: dict[str, object] = {}
+
+    async def put(self, key: str, value: str, *, ttl_s: float) -> None:
+        if key.startswith(keys.REPORTS) and self.changes:
+            value = json.dumps(json.loads(value) | self.changes)
+        await super().put(key, value, ttl_s=ttl_s)
 
 
 class RuntimeThatNeverHintsAnExit(RuntimeInMemory):

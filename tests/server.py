@@ -55,7 +55,7 @@ class RunningServer:
         self._args = [*args]
         self._config = config
         self._kernels_outlive = kernels_outlive
-        self._module = module
+        self.module = module
         self._enable = enable
         self._python = python
         self._process: subprocess.Popen[bytes] | None = None
@@ -168,7 +168,7 @@ class RunningServer:
             raise AssertionError(f"the server did not end after SIGTERM:\n{self.log}")
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        command = [self._python, "-m", self._module, *self._options(), *self._args]
+        command = [self._python, "-m", self.module, *self._options(), *self._args]
         with self._log.open("ab") as log:
             return subprocess.Popen(
                 command, cwd=self.root / "work", env=self.env, stdout=log, stderr=log

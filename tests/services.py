@@ -22,6 +22,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from redis import asyncio as aioredis
 
 from backendai_jupyter.cluster.stores import check_redis
 from backendai_jupyter.errors import Unavailable
@@ -124,6 +125,11 @@ class RedisServer(Service):
     def url(self, prefix: str = "test") -> str:
         start = f"{self._start_of_url}{self._host}:{self.port}/0"
         return f"{start}?prefix={prefix}{self._options}"
+
+    async def command(self, *words: str) -> Any:
+        """Say something to a server without password or TLS; return what it answers."""
+        async with aioredis.Redis(port=self.port, decode_responses=True) as client:
+            return await client.execute_command(*words)  # type: ignore[no-untyped-call]
 
     async def _answers(self) -> bool:
         with contextlib.suppress(Unavailable):
@@ -247,6 +253,10 @@ class Wire:
 
     def join(self) -> None:
         self._is_cut = False
+
+    def lead_to(self, server_port: int) -> None:
+        """Connect whoever comes from now on to another server; those who are there stay."""
+        self._server_port = server_port
 
     async def close(self) -> None:
         self.cut()

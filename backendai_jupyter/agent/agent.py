@@ -7,7 +7,10 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
+from pydantic import ValidationError
+
 from backendai_jupyter import __version__
+from backendai_jupyter.agent.images import Images
 from backendai_jupyter.agent.launch import LOG_TAIL_BYTES, Tools
 from backendai_jupyter.agent.runtime.base import ContainerState, KernelRuntime
 from backendai_jupyter.agent.statistics.statistics import Statistics
@@ -15,10 +18,9 @@ from backendai_jupyter.agent.worker import KernelWorker
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.protocols import Change, ClusterStore, LiveStore
 from backendai_jupyter.cluster.seal import Sealer
-from backendai_jupyter.domain.images import minimum_of
 from backendai_jupyter.domain.resources import Slots
-from backendai_jupyter.domain.wire import AgentReport, Assignment, Image
-from backendai_jupyter.errors import BackendError, InvalidInput, RelayFailed
+from backendai_jupyter.domain.wire import OLDEST_PROTOCOL, PROTOCOL, AgentReport, Assignment
+from backendai_jupyter.errors import BackendError, RelayFailed
 from backendai_jupyter.storage.hosts import VFolderHost, read_markers
 from backendai_jupyter.supervisor import Loop, Period, Supervisor
 
@@ -61,12 +63,16 @@ class Agent:
         self._markers: dict[str, str] = {}  # of the hosts that are mounted here
         self._workers: dict[str, KernelWorker] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # of the workers
-        self._images: dict[str, Image] = {}
-        self._refused_images: list[str] = []  # in words
+        self._images = Images(tools.runtimes, tools.settings, supervisor)
+        self._unread: dict[str, str] = {}  # in words, by key
+        self._published = ""
         self._revision = 0
         self._report_loop = _loop("report", self._publish, self._heartbeat_s)
         self._full_pass_loop = _loop("full pass", self._full_pass, self._heartbeat_s)
         self._relay_loop = _loop("relay", self._tend_relay, self._heartbeat_s)
+        self._registries_loop = _loop(
+            "registries", self._look_at_registries, lambda: self._settings.registry_refresh_s
+        )
         self._relay_is_lost = False
         self._is_leaving = False
         self._statistics = Statistics(
@@ -92,12 +98,15 @@ class Agent:
         self._supervisor.loop(self._report_loop)
         self._supervisor.loop(self._full_pass_loop)
         self._supervisor.loop(self._relay_loop)
+        self._supervisor.loop(self._registries_loop)
         self._statistics.start(self._supervisor)
         self._supervisor.loop(_loop("watch", self._follow_assignments, 0))
         self._supervisor.loop(_loop("logs", self._answer_log_requests, 0))
         for runtime in self._tools.runtimes.values():
             follow = partial(self._follow_exits, runtime)
             self._supervisor.loop(_loop(f"exits {runtime.name}", follow, 0))
+            look = partial(self._follow_images, runtime)
+            self._supervisor.loop(_loop(f"image changes {runtime.name}", look, 0))
 
     async def stop_all(self, *, within_s: float) -> bool:
         """End every kernel of this agent, assigned or not, and take no more orders.
@@ -118,7 +127,8 @@ class Agent:
 
     def settings_changed(self) -> None:
         """Take note of settings that are others now, and report what follows from them."""
-        for loop in (self._report_loop, self._full_pass_loop, self._relay_loop):
+        loops = (self._report_loop, self._full_pass_loop, self._relay_loop, self._registries_loop)
+        for loop in loops:
             loop.poke()
         self._statistics.settings_changed()
 
@@ -127,7 +137,7 @@ class Agent:
         self._full_pass_loop.poke()
 
     async def _full_pass(self) -> None:
-        await self._refresh_images()
+        await self._images.refresh()
         self._markers = await asyncio.to_thread(read_markers, self._hosts)
         await self._tools.devices.refresh()
         containers = await self._containers()
@@ -138,8 +148,12 @@ class Agent:
         while listing.revision < self._revision:  # the watch has overtaken it
             listing = await self._cluster.list(keys.assignments(self.agent_id))
         assigned = () if self._is_leaving else listing.entries
-        wanted = {a.kernel_id: a for a in (_read(e.value) for e in assigned)}
-        for kernel_id in {*wanted, *containers, *remains, *relayed, *self._workers}:
+        prefix = keys.assignments(self.agent_id)
+        wanted = {e.key.removeprefix(prefix): self._read(e.key, e.value) for e in assigned}
+        self._unread = {e.key: self._unread[e.key] for e in assigned if e.key in self._unread}
+        unread = {kernel_id for kernel_id, assignment in wanted.items() if assignment is None}
+        there = {*wanted, *containers, *remains, *relayed, *self._workers}
+        for kernel_id in there - unread:
             worker = self._worker(kernel_id)
             worker.want(wanted.get(kernel_id))
             state = containers.get(kernel_id)
@@ -182,9 +196,27 @@ class Agent:
             return  # a full pass has already seen it, or something newer
         kernel_id = change.key.removeprefix(prefix)
         if change.value is not None and not self._is_leaving:
-            self._worker(kernel_id).want(_read(change.value))
-        elif kernel_id in self._workers:
-            self._workers[kernel_id].want(None)
+            if (assignment := self._read(change.key, change.value)) is not None:
+                self._worker(kernel_id).want(assignment)
+        elif self._unread.pop(change.key, "") or kernel_id in self._workers:
+            self._worker(kernel_id).want(None)
+
+    def _read(self, key: str, text: str) -> Assignment | None:
+        """Return None for what another version has written and this one does not understand.
+
+        Its kernel stays as it is, neither started nor ended.
+        """
+        former = self._unread.pop(key, "")
+        try:
+            return Assignment.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            problem = f"{key} is not followed: it cannot be read ({where}: {first['msg']})."
+            if problem != former:
+                log.error("%s", problem)
+            self._unread[key] = problem
+            return None
 
     def _taken_note(self, revision: int) -> None:
         self._revision = max(self._revision, revision)
@@ -196,7 +228,7 @@ class Agent:
                 kernel_id,
                 self._tools,
                 self._sealer,
-                images=lambda: self._images,
+                images=self._images,
                 changed=self._report_loop.poke,
             )
             self._workers[kernel_id] = worker
@@ -217,6 +249,10 @@ class Agent:
             if kernel_id in self._workers:
                 self._workers[kernel_id].look()
 
+    async def _follow_images(self, runtime: KernelRuntime) -> None:
+        async for _ in runtime.image_changes():
+            self.look_for_images()
+
     async def _answer_log_requests(self) -> None:
         async with self._live.subscribe(keys.log_requests(self.agent_id)) as requests:
             async for kernel_id in requests:
@@ -230,42 +266,35 @@ class Agent:
                 return await runtime.log_tail(kernel_id, max_bytes=LOG_TAIL_BYTES)
         return ""
 
-    async def _refresh_images(self) -> None:
-        """Learn the images again; of two with one name the first runtime's wins."""
-        found: dict[str, Image] = {}
-        refused: list[str] = []
-        for runtime in self._tools.runtimes.values():
-            try:
-                for image in await runtime.images():
-                    if problem := _unsound(image):
-                        refused.append(problem)
-                    else:
-                        found.setdefault(image.name, image)
-            except BackendError as error:
-                log.warning("images of the %s runtime are unknown: %s", runtime.name, error)
-        self._images, self._refused_images = found, refused
+    async def _look_at_registries(self) -> None:
+        await self._images.look_at_registries()
+        self._report_loop.poke()
 
     async def _publish(self) -> None:
         report = AgentReport(
             agent_id=self.agent_id,
             revision=self._revision,
             version=__version__,
+            protocol=PROTOCOL,
+            oldest_protocol=OLDEST_PROTOCOL,
             capacity=self._capacity() + self._tools.devices.capacity(),
             resource_group=self._settings.resource_group,
-            images=tuple(self._images.values()),
+            images=tuple(self._images.here.values()),
+            pullable=tuple(self._images.pullable.values()),
             vfolder_hosts=self._markers,
             kernels=tuple(worker.report() for worker in self._workers.values()),
             devices=self._tools.devices.report(),
-            notes=(
-                *_notes(self._tools.runtimes),
-                *self._tools.devices.notes(),
-                *self._refused_images,
-                *self._notes(),
-            ),
+            notes=self._all_notes(),
         )
-        ttl_s = 4 * self._heartbeat_s()
-        await self._live.put(keys.report(self.agent_id), report.model_dump_json(), ttl_s=ttl_s)
-        await self._live.publish(keys.REPORT_HINTS, self.agent_id)
+        text, ttl_s = report.model_dump_json(), 4 * self._heartbeat_s()
+        await self._live.put(keys.report(self.agent_id), text, ttl_s=ttl_s)
+        if text != self._published:  # else it is only a sign of life
+            await self._live.publish(keys.REPORT_HINTS, self.agent_id)
+            self._published = text
+
+    def _all_notes(self) -> tuple[str, ...]:
+        of_node = (*_notes(self._tools.runtimes), *self._tools.devices.notes())
+        return (*of_node, *self._images.notes(), *self._notes(), *self._unread.values())
 
     def _heartbeat_s(self) -> float:
         return self._settings.heartbeat_s
@@ -274,19 +303,6 @@ class Agent:
 def _loop(name: str, step: Callable[[], Awaitable[None]], period_s: Period) -> Loop:
     """A loop that says in a line what is wrong with the node, an engine or the relay."""
     return Loop(f"agent {name}", step, period_s=period_s, expected=(BackendError, OSError))
-
-
-def _read(value: str) -> Assignment:
-    return Assignment.model_validate_json(value)
-
-
-def _unsound(image: Image) -> str:
-    """Return in words which label of an image cannot be understood; empty if there is none."""
-    try:
-        minimum_of(image.labels)
-    except InvalidInput as error:
-        return f"The image {image.reference} is not offered: {error}."
-    return ""
 
 
 def _notes(runtimes: Mapping[str, KernelRuntime]) -> tuple[str, ...]:

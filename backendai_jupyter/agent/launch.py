@@ -16,7 +16,7 @@ import secrets
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from backendai_jupyter.agent.accelerators.exposure import Exposure
 from backendai_jupyter.agent.accelerators.pool import DevicePool
@@ -33,6 +33,7 @@ from backendai_jupyter.supervisor import race
 
 log = logging.getLogger(__name__)
 
+_ABANDONED = "Its end was asked for while it started."
 LOG_TAIL_BYTES = 16 * 1024
 _SOCKET_PREFIX = "s"  # sockets are RUN_DIR/s-1 .. s-5
 _CONNECTION_FILE = "connection.json"
@@ -240,7 +241,7 @@ async def run_steps(
         try:
             await on_step(step.name)
             if launch.abandoned:
-                raise LaunchFailed(step.name, "Its end was asked for while it started.")
+                raise LaunchFailed(step.name, _ABANDONED)
             await reached(f"agent.step.{step.name}")
             await step.do(launch, tools)
             await reached(f"agent.done.{step.name}")
@@ -289,13 +290,21 @@ async def exited(launch: Launch, tools: Tools) -> Exit | None:
     )
 
 
+async def until_abandoned(launch: Launch, step: str) -> NoReturn:
+    """Raise ``LaunchFailed`` as soon as nobody wants the kernel any more."""
+    while not launch.abandoned:
+        await launch.disturbed.wait()
+        launch.disturbed.clear()
+    raise LaunchFailed(step, _ABANDONED)
+
+
 async def _trouble(launch: Launch, tools: Tools) -> None:
     """Raise ``LaunchFailed`` as soon as waiting for an answer has become pointless."""
     while True:
         await launch.disturbed.wait()
         launch.disturbed.clear()
         if launch.abandoned:
-            raise LaunchFailed("answer", "Its end was asked for while it started.")
+            raise LaunchFailed("answer", _ABANDONED)
         if (ending := await exited(launch, tools)) is not None:
             raise LaunchFailed(
                 "answer",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 
 from backendai_jupyter.agent.checkpoints import Checkpoint
 from backendai_jupyter.agent.launch import Channels, Launch, Tools, stored_key
@@ -15,18 +14,19 @@ log = logging.getLogger(__name__)
 
 
 async def find_checkpoint(
-    desired: Assignment, tools: Tools, images: Mapping[str, Image]
+    desired: Assignment, tools: Tools, image: Image | None
 ) -> Checkpoint | None:
     """Return how far the kernel had come; None if it was never begun.
 
-    Without a checkpoint a program that runs in the right generation is taken to have
-    answered: it may be at work, and whoever lost a file must not end it.
+    ``image`` is what is here by the name that it wants.  Without a checkpoint a program that
+    runs in the right generation is taken to have answered: it may be at work, and whoever lost a
+    file must not end it.
     """
     kernel_id = desired.kernel_id
     checkpoint = await asyncio.to_thread(tools.node.checkpoints.read, kernel_id)
     if checkpoint is not None:
         return checkpoint
-    image, key = images.get(desired.image), stored_key(tools.node, kernel_id)
+    key = stored_key(tools.node, kernel_id)
     if image is None or not key:
         return None
     try:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from backendai_jupyter.agent.checkpoints import Checkpoint
+from backendai_jupyter.agent.images import STEP as IMAGE
+from backendai_jupyter.agent.images import Images
 from backendai_jupyter.agent.launch import (
     FIRST_STEP,
     Launch,
@@ -15,14 +17,24 @@ from backendai_jupyter.agent.launch import (
     exited,
     in_words,
     run_steps,
+    until_abandoned,
 )
 from backendai_jupyter.agent.mounts import add_mount
 from backendai_jupyter.agent.resume import clear_unfinished, find_checkpoint, reopen_channels
 from backendai_jupyter.cluster.seal import Sealer
 from backendai_jupyter.domain.exits import explain_failed_step, with_last_lines
-from backendai_jupyter.domain.wire import Assignment, Exit, Image, KernelReport, Phase
+from backendai_jupyter.domain.wire import (
+    Assignment,
+    Connection,
+    Exit,
+    Image,
+    KernelReport,
+    Phase,
+    PullProgress,
+)
 from backendai_jupyter.errors import BackendError, LaunchFailed, RelayFailed, RuntimeFailed
 from backendai_jupyter.points import reached
+from backendai_jupyter.supervisor import race
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +55,7 @@ class KernelWorker:
         tools: Tools,
         sealer: Sealer,
         *,
-        images: Callable[[], Mapping[str, Image]],
+        images: Images,
         changed: Callable[[], None],
     ) -> None:
         self.kernel_id = kernel_id
@@ -58,9 +70,11 @@ class KernelWorker:
         self._delivered_seq = 0
         self._phase = Phase.PREPARING
         self._step = ""
+        self._pull: PullProgress | None = None
         self._exit: Exit | None = None
         self._answered = False  # the program of this generation, once
         self._saved: Checkpoint | None = None
+        self._sealed: tuple[Connection, str] | None = None
         self._failed = False  # the last piece of work, which is to be tried again
         self._wake = asyncio.Event()
         self._wake.set()
@@ -86,7 +100,7 @@ class KernelWorker:
         sealed = None
         launch = self._launch
         if self._phase in _REACHABLE and launch is not None and launch.endpoint is not None:
-            sealed = self._sealer.seal(launch.connection)
+            sealed = self._seal(launch.connection)
         return KernelReport(
             kernel_id=self.kernel_id,
             generation=self._generation,
@@ -95,7 +109,14 @@ class KernelWorker:
             exit=self._exit,
             connection=sealed,
             signal_seq=self._delivered_seq,
+            pull=self._pull,
         )
+
+    def _seal(self, connection: Connection) -> str:
+        """Seal it once: a report that says the same as before is the same text."""
+        if self._sealed is None or self._sealed[0] != connection:
+            self._sealed = (connection, self._sealer.seal(connection))
+        return self._sealed[1]
 
     async def run(self) -> None:
         """Work until the kernel is gone."""
@@ -144,7 +165,7 @@ class KernelWorker:
 
         A program that had answered is not asked again: while it works it would not answer.
         """
-        found = await find_checkpoint(desired, self._tools, self._images())
+        found = await find_checkpoint(desired, self._tools, self._images.known(desired.image))
         await reached("agent.kernel.sought")
         if found is None:
             return
@@ -173,9 +194,11 @@ class KernelWorker:
         launch.assignment = desired
         launch.last_signal = None
         launch.disturbed.clear()
+        launch.abandoned = self._desired is None  # since this was begun
         self._launch, self._exit, self._answered = launch, None, False
+        self._tell(Phase.PREPARING)  # the last program's phase is not this one's
         try:
-            launch.image = self._image(desired)
+            launch.image = await self._image(launch, desired)
             await run_steps(launch, self._tools, self._at_step)
             self._answered = True
             await self._save()
@@ -183,7 +206,9 @@ class KernelWorker:
         except LaunchFailed as error:
             log.info("kernel %s: step %s failed: %s", self.kernel_id, error.step, error)
             self._launch = None
-            self._exit = explain_failed_step(error.step, str(error), error.log_tail)
+            self._exit = explain_failed_step(
+                error.step, str(error), error.log_tail, cause=error.cause
+            )
             self._tell(Phase.FAILED, error.step)
         else:
             self._tell(Phase.RUNNING)
@@ -250,15 +275,17 @@ class KernelWorker:
         await reached("agent.kernel.removed")
         return self._desired is None
 
-    def _image(self, desired: Assignment) -> Image:
-        image = self._images().get(desired.image)
-        if image is None:
-            raise LaunchFailed(
-                "image",
-                f"This agent has no image {desired.image!r}; "
-                f"build it with 'jupyter backendai image build {desired.image}'.",
-            )
-        return image
+    async def _image(self, launch: Launch, desired: Assignment) -> Image:
+        """Return what to start from; while that is fetched the report says how far it is."""
+
+        def tell(progress: PullProgress) -> None:
+            self._tell(Phase.PULLING, IMAGE, progress)
+
+        is_first = desired.generation == 1
+        return await race(
+            self._images.provide(desired.image, is_first=is_first, tell=tell),
+            until_abandoned(launch, IMAGE),
+        )
 
     async def _at_step(self, step: str) -> None:
         self._tell(_PHASE_OF_STEP.get(step, Phase.CREATING), step)
@@ -292,6 +319,6 @@ class KernelWorker:
         self._saved = checkpoint
         return ""
 
-    def _tell(self, phase: Phase, step: str = "") -> None:
-        self._phase, self._step = phase, step
+    def _tell(self, phase: Phase, step: str = "", pull: PullProgress | None = None) -> None:
+        self._phase, self._step, self._pull = phase, step, pull
         self._changed()

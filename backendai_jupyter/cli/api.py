@@ -10,10 +10,10 @@ from backendai_jupyter.cli.local import LocalApi
 from backendai_jupyter.cli.server import ServerApi, find_server
 from backendai_jupyter.config import load_files
 from backendai_jupyter.errors import InvalidInput, NotFound
+from backendai_jupyter.web.image_models import ImageList
 from backendai_jupyter.web.models import (
     Agent,
     AgentList,
-    ImageList,
     SessionDetail,
     SessionFilter,
     SessionList,

@@ -15,7 +15,12 @@ from backendai_jupyter.agent.runtime.kernel_dir import KernelDir
 from backendai_jupyter.errors import Conflict
 from backendai_jupyter.provisioning.backend import Backend
 from backendai_jupyter.provisioning.instance import facts_of
-from backendai_jupyter.web.models import Agent, AgentList, ImageList, Wanted
+from backendai_jupyter.web.image_models import ImageList
+from backendai_jupyter.web.models import (
+    Agent,
+    AgentList,
+    Wanted,
+)
 from backendai_jupyter.web.queries import drain_agent, read_agent, read_agents, read_images
 
 _GONE_TIMEOUT_S = 30.0

@@ -17,9 +17,10 @@ from backendai_jupyter.cli.output import json_option, print_json, print_table
 from backendai_jupyter.config import BackendAIAgent, load_files
 from backendai_jupyter.domain.resources import size_for_people
 from backendai_jupyter.errors import NotFound
-from backendai_jupyter.web.models import Image, ImageList, image_of
+from backendai_jupyter.web.image_models import Image, ImageList, image_of
 
 PREFIX = "backendai-"
+_COLUMNS = ("NAME", "REFERENCE", "RUNTIME", "SIZE", "AGENTS", "FETCHED WHEN NEEDED BY")
 OFFLINE = "--no-index --find-links wheels"
 
 
@@ -31,14 +32,14 @@ def image() -> None:
 @image.command("ls")
 @json_option
 def ls(as_json: bool) -> None:
-    """List the images that agents can start kernels from."""
+    """List the images that agents can start kernels from, and where each is."""
     found = asyncio.run(_list())
     if as_json:
         print_json(found)
     elif not found.root:
         click.echo("No agent has an image; 'jupyter backendai image build python' makes one.")
     else:
-        print_table(("NAME", "REFERENCE", "RUNTIME", "SIZE", "AGENTS"), image_rows(found))
+        print_table(_COLUMNS, image_rows(found))
 
 
 @image.command()
@@ -135,6 +136,7 @@ def image_rows(found: ImageList) -> list[tuple[str, ...]]:
             one.runtime,
             size_for_people(one.size_bytes) if one.size_bytes else "",
             ", ".join(one.agents),
+            ", ".join(one.pullable_by),
         )
         for one in found.root
     ]

@@ -16,11 +16,11 @@ from backendai_jupyter.domain.states import FINAL
 from backendai_jupyter.manager.statistics import Readings
 from backendai_jupyter.provisioning.instance import is_at_work
 from backendai_jupyter.store.sessions import SessionStore
+from backendai_jupyter.web.image_models import ImageList
 from backendai_jupyter.web.models import (
     END_REASON,
     Agent,
     AgentList,
-    ImageList,
     SessionDetail,
     SessionFilter,
     SessionList,

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from backendai_jupyter.agent.accelerators.inquiry import Inquiry
 from backendai_jupyter.agent.accelerators.plugins import make_plugin
+from backendai_jupyter.agent.catalogue import Catalogue
 from backendai_jupyter.agent.node import measure_capacity
 from backendai_jupyter.agent.relay.client import RelayClient
 from backendai_jupyter.agent.runtime.bubblewrap import find_bubblewrap
@@ -137,7 +138,12 @@ async def images(settings: Settings) -> Found:
     url = settings.agent.docker_url or None
     if settings.agent.runtime == "process" or not await find_engine(url):
         return Found(State.OK, "python, as a process of this machine")
-    built = await asyncio.to_thread(_image_names, url)
+    catalogue = Catalogue(settings.agent)
+    await catalogue.refresh()
+    if notes := catalogue.notes():
+        advice = "See BackendAIAgent.registry_images and BackendAIAgent.registries."
+        return Found(State.WARN, " ".join(notes), advice)
+    built = await asyncio.to_thread(_image_names, url) | set(catalogue.offers)
     wanted = {
         name.removeprefix(KERNELSPEC_PREFIX) for name in await asyncio.to_thread(our_kernelspecs)
     }

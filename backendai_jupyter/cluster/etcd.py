@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
@@ -78,6 +78,11 @@ class EtcdClusterStore:
         except NotFound:
             raise _lost(key) from None
         return int(answer.header.revision)
+
+    async def put_all(self, values: Mapping[str, str]) -> int:
+        puts = (self._put(key, value, None) for key, value in values.items())
+        request = etcdrpc.TxnRequest(success=[etcdrpc.RequestOp(request_put=put) for put in puts])
+        return int((await self._link.call("KV.Txn", request)).header.revision)
 
     async def put_if(
         self, key: str, value: str, *, revision: int, lease: Lease | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from backendai_jupyter.cluster.protocols import Change, Entry, Lease, Listing
@@ -27,6 +27,7 @@ class MemoryClusterStore:
         self._clock = clock
         self._entries: dict[str, Entry] = {}
         self._revision = 0
+        self._forgotten = 0  # the last revision that the log does not have in full
         self._log: deque[Change] = deque(maxlen=log_length)
         self._watchers: set[_Watcher] = set()
         self._leases: set[MemoryLease] = set()
@@ -44,6 +45,12 @@ class MemoryClusterStore:
         self._expire()
         self._bind(key, lease)
         return self._change(key, value)
+
+    async def put_all(self, values: Mapping[str, str]) -> int:
+        self._expire()
+        for key in values:
+            self._bind(key, None)
+        return self._change_all(values)
 
     async def put_if(
         self, key: str, value: str, *, revision: int, lease: Lease | None = None
@@ -84,8 +91,7 @@ class MemoryClusterStore:
     ) -> AsyncIterator[AsyncIterator[Sequence[Change]]]:
         """See ``ClusterStore.watch``; raises ``Conflict`` if ``after`` is forgotten."""
         self._expire()
-        oldest = self._log[0].revision if self._log else self._revision + 1
-        if after + 1 < oldest:
+        if after < self._forgotten:
             raise Conflict(f"changes after revision {after} are forgotten; list and watch again")
         watcher = _Watcher(prefix)
         for change in self._log:
@@ -133,16 +139,26 @@ class MemoryClusterStore:
         return entry.revision if (entry := self._entries.get(key)) else 0
 
     def _change(self, key: str, value: str | None) -> int:
-        self._revision += 1
-        change = Change(key, value, self._revision)
-        if value is None:
-            del self._entries[key]
-        else:
-            self._entries[key] = Entry(key, value, self._revision)
+        return self._change_all({key: value})
+
+    def _change_all(self, values: Mapping[str, str | None]) -> int:
+        """Make all changes as one revision."""
+        if values:
+            self._revision += 1
+        for key, value in values.items():
+            if value is None:
+                del self._entries[key]
+            else:
+                self._entries[key] = Entry(key, value, self._revision)
+            self._tell(Change(key, value, self._revision))
+        return self._revision
+
+    def _tell(self, change: Change) -> None:
+        if len(self._log) == self._log.maxlen:
+            self._forgotten = self._log[0].revision
         self._log.append(change)
         for watcher in self._watchers:
             watcher.tell(change)
-        return self._revision
 
 
 class MemoryLease:

@@ -8,10 +8,12 @@ be lost at any time and is published again (reports, hints), with the semantics 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
+
+MAX_AT_ONCE = 128  # keys in one transaction, as etcd has it unless it is told otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,13 @@ class ClusterStore(Protocol):
         """Write and return the store's new revision.
 
         The key ends with ``lease``, and without one stays; a lost one raises ``Conflict``.
+        """
+        ...
+
+    async def put_all(self, values: Mapping[str, str]) -> int:
+        """Write all of them as one revision, or none; at most ``MAX_AT_ONCE``.
+
+        Whoever watches sees them together.
         """
         ...
 

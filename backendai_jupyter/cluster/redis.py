@@ -9,12 +9,13 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from redis import asyncio as aioredis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as NoConnection
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as TookTooLong
 
 from backendai_jupyter.cluster.urls import RedisAddress
@@ -26,6 +27,7 @@ CALL_S = 5.0
 CONNECTIONS = 16
 SCAN_COUNT = 1000
 IDLE_S = 10.0  # after so much silence a subscription asks whether Redis is still there
+STALE_S = 30.0  # a connection on which nothing was said for so long is made anew
 MAX_PAUSE_S = 1.0
 
 
@@ -36,7 +38,12 @@ class RedisLiveStore:
     """
 
     def __init__(
-        self, address: RedisAddress, *, call_s: float = CALL_S, idle_s: float = IDLE_S
+        self,
+        address: RedisAddress,
+        *,
+        call_s: float = CALL_S,
+        idle_s: float = IDLE_S,
+        stale_s: float = STALE_S,
     ) -> None:
         self.name = address.name
         self._prefix = address.prefix
@@ -44,8 +51,12 @@ class RedisLiveStore:
         self._idle_s = idle_s
         kind, options = _connection(address, call_s)
         self._calls: Any = aioredis.Redis.from_pool(
-            aioredis.BlockingConnectionPool(
-                connection_class=kind, max_connections=CONNECTIONS, timeout=call_s, **options
+            FreshConnections(
+                stale_s,
+                connection_class=kind,
+                max_connections=CONNECTIONS,
+                timeout=call_s,
+                **options,
             )
         )
         # Each subscription has a connection of its own, and none of them may wait for another.
@@ -157,6 +168,25 @@ class RedisLiveStore:
         return f"{self._prefix}{name}"
 
 
+class FreshConnections(aioredis.BlockingConnectionPool):
+    """Hands out no connection that a firewall may have forgotten: on it a call would wait."""
+
+    def __init__(self, stale_s: float, **options: Any) -> None:
+        super().__init__(**options)
+        self._stale_s = stale_s
+        self._used: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+
+    async def ensure_connection(self, connection: Any) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._used.get(connection, now) > self._stale_s:
+            await connection.disconnect(nowait=True)
+        await super().ensure_connection(connection)
+
+    async def release(self, connection: Any) -> None:
+        self._used[connection] = asyncio.get_running_loop().time()
+        await super().release(connection)
+
+
 @asynccontextmanager
 async def in_words(name: str, within_s: float | None) -> AsyncIterator[None]:
     """Raise ``Unavailable`` for all that may go wrong with Redis."""
@@ -188,8 +218,9 @@ def _connection(address: RedisAddress, call_s: float) -> tuple[type[Any], dict[s
         "protocol": 2,
         "socket_connect_timeout": call_s,
         "socket_timeout": call_s,
-        # Once: a connection may have ended with the server that it was made to.
-        "retry": Retry(NoBackoff(), 1, supported_errors=(NoConnection,)),
+        # Once: a connection may have ended with the server that it was made to, or that server
+        # has become a replica of the one that has its address now.
+        "retry": Retry(NoBackoff(), 1, supported_errors=(NoConnection, ReadOnlyError)),
     }
     if address.socket:
         return aioredis.UnixDomainSocketConnection, options | {"path": address.socket}

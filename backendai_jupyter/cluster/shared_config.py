@@ -184,15 +184,15 @@ def read_settings(text: str, *, field: str) -> dict[str, Any]:
 async def put_settings(
     store: ClusterStore, scope: str, settings: Mapping[str, Any]
 ) -> list[SharedSetting]:
-    """Write all of them, or none if one is wrong: raises ``InvalidInput`` naming it.
+    """Write all of them in one transaction, so that processes take them together.
 
-    Where the store fails half-way, put the same again.
+    Raises ``InvalidInput`` naming one that is wrong.  There are fewer settings than a transaction
+    may have.
     """
     check_scope(scope)
     for name, value in settings.items():
         _check(scope, name, value)
-    for name, value in settings.items():
-        await store.put(keys.setting(scope, name), json.dumps(value))
+    await store.put_all({keys.setting(scope, n): json.dumps(v) for n, v in settings.items()})
     return [SharedSetting(scope, name, value) for name, value in settings.items()]
 
 

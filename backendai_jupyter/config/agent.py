@@ -9,10 +9,10 @@ from typing import Any
 
 from jupyter_core.paths import jupyter_data_dir
 from traitlets import Bool, Dict, Enum, Float, Int, List, TraitError, Unicode, default, validate
-from traitlets.config import Configurable
 
 from backendai_jupyter.config.checks import all_or_none, checked_for_sockets, short_directory
 from backendai_jupyter.config.devices import read_devices
+from backendai_jupyter.config.registries import ImageSettings
 from backendai_jupyter.domain.devices import Device
 from backendai_jupyter.domain.resources import parse_size
 from backendai_jupyter.errors import InvalidInput
@@ -22,7 +22,7 @@ MIN_JOURNAL_BYTES = 1 << 20
 NODE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-class BackendAIAgent(Configurable):
+class BackendAIAgent(ImageSettings):
     """The settings of the agent on this node."""
 
     agent_id = Unicode(

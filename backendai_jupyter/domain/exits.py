@@ -35,10 +35,11 @@ def explain_exit(
     return Exit(reason=ExitReason.EXITED, code=exit_code, message=message, log_tail=log_tail)
 
 
-def explain_failed_step(step: str, problem: str, log_tail: str = "") -> Exit:
+def explain_failed_step(step: str, problem: str, log_tail: str = "", *, cause: str = "") -> Exit:
     """Return the certificate of a program that could not be started."""
     message = f"The kernel could not start: step {step!r} failed. {problem}"
-    return Exit(reason=ExitReason.STEP_FAILED, message=message, step=step, log_tail=log_tail)
+    reason = ExitReason.STEP_FAILED
+    return Exit(reason=reason, message=message, step=step, cause=cause, log_tail=log_tail)
 
 
 def with_last_lines(ending: Exit, *, lines: int = 10) -> str:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
+from backendai_jupyter.domain.resources import size_for_people
 from backendai_jupyter.domain.states import Status
+from backendai_jupyter.domain.wire import PullProgress
 from backendai_jupyter.errors import InvalidInput
 
 # Seconds that a start may stay in one status; 0: as long as it takes.
@@ -29,6 +31,7 @@ _DOING: Mapping[Status, str] = {
     Status.TERMINATING: "Being ended.",
 }
 _DOING_AT_STEP: Mapping[str, str] = {
+    "image": "Fetching its image.",
     "directories": "Making its directories.",
     "devices": "Finding devices for it.",
     "relay": "Opening its channels.",
@@ -63,9 +66,19 @@ class StartLimits:
         return cls({**START_TIMEOUTS, **cast("dict[Status, float]", given)}, total_s)
 
 
-def doing(status: Status, step: str = "") -> str:
+def doing(status: Status, step: str = "", pull: PullProgress | None = None) -> str:
     """Return a sentence on what happens to a kernel now; empty where nothing does."""
+    if pull is not None and pull.layers_total:
+        return f"Fetching its image: {_so_far(pull)}."
     return _DOING_AT_STEP.get(step) or _DOING.get(status, "")
+
+
+def _so_far(pull: PullProgress) -> str:
+    layers = f"{pull.layers_done} of {pull.layers_total} layers unpacked"
+    if not pull.bytes_total:
+        return layers
+    done, total = size_for_people(pull.bytes_done), size_for_people(pull.bytes_total)
+    return f"{done} of {total}, {layers}"
 
 
 def gave_up(status: Status, step: str, doing: str, *, after_s: float, in_all: bool) -> str:

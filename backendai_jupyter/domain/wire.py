@@ -17,12 +17,21 @@ from backendai_jupyter.domain.resources import Slots
 
 
 def _read_slots(raw: Any) -> Slots:
-    return raw if isinstance(raw, Slots) else Slots.from_json(raw)
+    try:
+        return raw if isinstance(raw, Slots) else Slots.from_json(raw)
+    except (AttributeError, TypeError, ArithmeticError):
+        raise ValueError("no object of slots and amounts") from None
 
 
 WireSlots = Annotated[
     Slots, BeforeValidator(_read_slots), PlainSerializer(Slots.to_json, return_type=dict)
 ]
+
+
+# Of the records below.  Raised when an agent or a manager of before could not act on them rightly;
+# a field that may be ignored needs no other number.
+PROTOCOL = 1
+OLDEST_PROTOCOL = 1  # that this version works with
 
 
 class Record(BaseModel):
@@ -101,7 +110,17 @@ class Exit(Record):
     message: str
     code: int | None = None  # 128 + n for signal n
     step: str = ""  # the launch step that failed
+    cause: str = ""  # the code of the error that it failed with, where that is of use
     log_tail: str = ""
+
+
+class PullProgress(Record):
+    """How much of an image has come; sizes are those of the registry's, compressed."""
+
+    bytes_done: int = 0
+    bytes_total: int = 0  # 0: not known yet
+    layers_done: int = 0  # that are also unpacked
+    layers_total: int = 0
 
 
 class KernelReport(Record):
@@ -114,10 +133,11 @@ class KernelReport(Record):
     exit: Exit | None = None
     connection: str | None = None
     signal_seq: int = 0  # of the last signal delivered
+    pull: PullProgress | None = None  # while its image is on its way
 
 
 class Image(Record):
-    """An image that an agent can start kernels from."""
+    """An image that an agent can start kernels from, or fetch from a registry."""
 
     name: str  # what kernelspecs and requests call it, e.g. ``python``
     reference: str  # what the runtime calls it, e.g. ``backendai-python:latest``
@@ -144,7 +164,7 @@ class AgentReport(Record):
 
     ``revision`` is the cluster store's revision up to which it has taken note of its
     assignments: a kernel that is neither assigned at that revision nor listed here has
-    nothing left on the agent.
+    nothing left on the agent.  It speaks ``protocol``, and to who speaks ``oldest_protocol``.
     """
 
     agent_id: str
@@ -153,10 +173,18 @@ class AgentReport(Record):
     capacity: WireSlots
     resource_group: str = "default"
     images: tuple[Image, ...] = ()
+    pullable: tuple[Image, ...] = ()  # that it does not have, and fetches for who needs them
     vfolder_hosts: dict[str, str] = Field(default_factory=dict)  # marker's id, by name of the host
     kernels: tuple[KernelReport, ...] = ()
     devices: tuple[DeviceReport, ...] = ()
     notes: tuple[str, ...] = ()  # what this node cannot enforce, or was told wrongly, in words
+    protocol: int = 1
+    oldest_protocol: int = 1
+
+    @property
+    def offered(self) -> tuple[Image, ...]:
+        """All that a kernel of this agent may be made of."""
+        return (*self.images, *self.pullable)
 
 
 class JournalDoor(Record):

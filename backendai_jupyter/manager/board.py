@@ -16,8 +16,16 @@ from dataclasses import dataclass
 from backendai_jupyter.domain.progress import doing
 from backendai_jupyter.domain.records import ComputeSession, Kernel
 from backendai_jupyter.domain.states import FINAL, Status
-from backendai_jupyter.domain.wire import AgentReport, Connection, Exit, KernelReport, Phase
+from backendai_jupyter.domain.wire import (
+    AgentReport,
+    Connection,
+    Exit,
+    KernelReport,
+    Phase,
+    PullProgress,
+)
 from backendai_jupyter.errors import TimedOut
+from backendai_jupyter.manager.reports import Refusal
 
 REMEMBERED = 1000  # ended kernels whose last notice is kept
 
@@ -40,6 +48,7 @@ class Notice:
     owner: str = ""
     jupyter_kernel_id: str | None = None  # what Jupyter calls it
     step: str = ""  # the launch step under way, or the one that failed
+    pull: PullProgress | None = None  # while its image is on its way
     since: float = 0.0  # when it got its status, seconds since the epoch, UTC
 
     @classmethod
@@ -51,6 +60,7 @@ class Notice:
         connection: Connection | None = None,
     ) -> Notice:
         """Return what the rows and the agent's report say together."""
+        current = seen if seen and seen.generation == kernel.generation else None
         return cls(
             kernel_id=kernel.id,
             status=kernel.status,
@@ -65,7 +75,8 @@ class Notice:
             session_id=session.id,
             owner=session.owner,
             jupyter_kernel_id=session.jupyter_kernel_id,
-            step=seen.step if seen and seen.generation == kernel.generation else "",
+            step=current.step if current else "",
+            pull=current.pull if current else None,
             since=kernel.status_since,
         )
 
@@ -100,13 +111,14 @@ class Notice:
     def message(self) -> str:
         """A sentence: why it has its status, or what happens to it now."""
         if self.starting and self.status is not Status.PENDING:
-            return doing(self.status, self.step)
+            return doing(self.status, self.step, self.pull)
         return self.reason or doing(self.status, self.step)
 
 
 class Board:
     def __init__(self) -> None:
         self.reports: dict[str, AgentReport] = {}  # of the agents that are alive
+        self.refusals: dict[str, Refusal] = {}  # of those that are alive too, and not worked with
         self._notices: OrderedDict[str, Notice] = OrderedDict()
         self._changed = asyncio.Condition()
         self._followers: list[Callable[[Sequence[Notice]], None]] = []

@@ -58,7 +58,7 @@ class LostAgents:
         """One pass over the agents that have kernels."""
         registered = await self._cluster.list(keys.AGENTS)
         alive = {entry.key.removeprefix(keys.AGENTS) for entry in registered.entries}
-        alive |= self._board.reports.keys()
+        alive |= self._board.reports.keys() | self._board.refusals.keys()
         kernels = _by_agent(await self._sessions.live(self._cluster_id))
         since = {agent: self._missing.get(agent, self._clock()) for agent in kernels.keys() - alive}
         self._missing, after_s = since, self._after_s()

@@ -16,6 +16,7 @@ from backendai_jupyter.domain.states import FINAL, Status, sources_of
 from backendai_jupyter.domain.wire import AgentReport, Exit, KernelReport, Phase
 from backendai_jupyter.errors import LostRace
 from backendai_jupyter.manager.board import Board, Notice
+from backendai_jupyter.manager.reports import ReportReader
 from backendai_jupyter.points import reached
 from backendai_jupyter.store.agents import AgentStore
 from backendai_jupyter.store.sessions import SessionStore
@@ -83,7 +84,7 @@ class Observer:
         self._sessions = sessions
         self._agents = agents
         self._board = board
-        self._sealer = sealer
+        self._reader = ReportReader(sealer)
         self._released = released
         self._moved = moved
         self._now = now
@@ -106,9 +107,13 @@ class Observer:
         await self._board.post([self._notice(*one) for one in found.values()])
 
     async def _read_reports(self) -> None:
-        raw = await self._live.list(keys.REPORTS)
-        reports = (AgentReport.model_validate_json(text) for text in raw.values())
-        known, self._board.reports = self._board.reports, {r.agent_id: r for r in reports}
+        read = self._reader.read(await self._live.list(keys.REPORTS))
+        known, self._board.reports = self._board.reports, dict(read.accepted)
+        refused, self._board.refusals = self._board.refusals, dict(read.refused)
+        for agent_id, refusal in self._board.refusals.items():
+            if refused.get(agent_id) != refusal:
+                log.error("%s", refusal.reason)
+                await self._agents.introduce(agent_id, refusal.version, now=self._now())
         for agent_id, report in self._board.reports.items():
             if _changed(known.get(agent_id), report):
                 await self._agents.record(report, now=self._now())
@@ -142,8 +147,7 @@ class Observer:
 
     def _notice(self, session: ComputeSession, kernel: Kernel) -> Notice:
         seen = self._report_of(kernel)
-        sealed = seen.connection if seen else None
-        return Notice.of(session, kernel, seen, self._sealer.unseal(sealed) if sealed else None)
+        return Notice.of(session, kernel, seen, self._reader.connection(seen))
 
     def _report_of(self, kernel: Kernel) -> KernelReport | None:
         agent = self._board.reports.get(kernel.agent_id or "")
@@ -154,7 +158,7 @@ class Observer:
 
 def _changed(before: AgentReport | None, after: AgentReport) -> bool:
     """Whether the part of a report that is kept in the database differs."""
-    if before is None:
-        return True
+    if before is None or before is after:
+        return before is None
     ignored = {"kernels", "devices", "revision"}
     return before.model_dump(exclude=ignored) != after.model_dump(exclude=ignored)

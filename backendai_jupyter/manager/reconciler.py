@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.protocols import ClusterStore, Listing
@@ -56,14 +57,14 @@ class Reconciler:
         """One pass over all live kernels and all assignments of this cluster."""
         listing = await self._cluster.list(keys.ASSIGNMENTS)
         live = await self._sessions.live(self._cluster_id)
-        wanted: dict[str, str] = {}
+        wanted: dict[str, Assignment] = {}
         leaving: dict[str, str] = {}
         for session in live:
             for kernel in session.kernels:
                 if await self._given_up(kernel):
                     leaving[kernel.id] = _key(kernel)
                 elif kernel.status in ASSIGNED:
-                    wanted[_key(kernel)] = assignment_of(session, kernel).model_dump_json()
+                    wanted[_key(kernel)] = assignment_of(session, kernel)
                 elif kernel.status is Status.TERMINATING:
                     leaving[kernel.id] = _key(kernel)
         generations = {(k.id, k.generation) for session in live for k in session.kernels}
@@ -78,12 +79,13 @@ class Reconciler:
         if overtaken:
             self._again()
 
-    async def _write(self, listing: Listing, wanted: dict[str, str]) -> bool:
+    async def _write(self, listing: Listing, wanted: Mapping[str, Assignment]) -> bool:
         """Write what is wanted and delete all else; return whether another manager was faster."""
         existing = {entry.key: entry for entry in listing.entries}
         written = True
-        for key, value in wanted.items():
+        for key, assignment in wanted.items():
             entry = existing.get(key)
+            value = updated(entry.value if entry else "", assignment)
             if entry is not None and entry.value == value:
                 continue
             revision = entry.revision if entry else 0
@@ -115,6 +117,25 @@ class Reconciler:
         except LostRace:
             return False  # its owner did, just now
         return True
+
+
+def updated(text: str, wanted: Assignment) -> str:
+    """Return ``text`` so that it says what is wanted, and what only newer managers know too.
+
+    Managers of two versions that wrote all they know would undo each other's work for ever.
+    """
+    whole = wanted.model_dump_json()
+    if text == whole:
+        return text
+    try:
+        there = json.loads(text)
+        known = Assignment.model_validate(there)
+    except ValueError:
+        return whole
+    changed = {name for name, value in known if value != getattr(wanted, name)}
+    if not changed:
+        return text
+    return json.dumps(there | wanted.model_dump(mode="json", include=changed))
 
 
 def assignment_of(session: ComputeSession, kernel: Kernel) -> Assignment:

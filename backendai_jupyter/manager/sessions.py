@@ -113,17 +113,17 @@ class Sessions:
         """Accept a request: it is ``PENDING`` when this returns.
 
         Raises ``InvalidInput`` naming the field, ``NeverFits`` naming the slot,
-        ``NotFound`` for an image that no agent has, or ``Unavailable`` naming a store of the
-        cluster that is away; then nothing was written.
+        ``NotFound`` for an image that no agent has or can fetch, or ``Unavailable`` naming a
+        store of the cluster that is away; then nothing was written.
         """
         if trouble := self._trouble():
             raise Unavailable(f"No kernel can start now, and those that run go on: {trouble}.")
         options = merge(request.layers)
         slots = await self._slots(request, options)
         candidates = await self._scheduler.candidates()
-        if candidates and not any(request.image in c.images for c in candidates):
+        if candidates and not any(c.can_have(request.image) for c in candidates):
             raise NotFound(
-                f"No agent has the image {request.image!r}. "
+                f"No agent has the image {request.image!r}, or may fetch it. "
                 f"Build it with 'jupyter backendai image build {request.image}'."
             )
         check_can_ever_fit(candidates, slots)
@@ -273,7 +273,7 @@ class Sessions:
             wanted = wanted.over(await self._preset(options.preset))
         slots = wanted.over(request.defaults.resources)
         _check_minimum(slots, MINIMUM, "a kernel")
-        named = (i for r in self._board.reports.values() for i in r.images)
+        named = (i for r in self._board.reports.values() for i in r.offered)
         least = strictest(image for image in named if image.name == request.image)
         _check_minimum(slots, least, f"a kernel of the image {request.image!r}")
         if (options.cluster_size or 1) != 1:
@@ -339,7 +339,9 @@ def _why_not(notice: Notice) -> BackendError:
     if notice.status in _ENDED_BY_SOMEBODY:
         return Cancelled("Its end was asked for while it started.")
     step = ending.step if ending else ""
-    return LaunchFailed(step or "start", notice.reason or f"The kernel is {notice.status}.")
+    cause = ending.cause if ending else ""
+    message = notice.reason or f"The kernel is {notice.status}."
+    return LaunchFailed(step or "start", message, cause=cause)
 
 
 def _session_name(request: Request, mounts: Sequence[Mount]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -244,7 +245,7 @@ class Intake:
 
     def __init__(self, size_bytes: int = _READ_BYTES) -> None:
         self._size_bytes = size_bytes
-        self._buffer = memoryview(bytearray(size_bytes))
+        self._buffer = _new_buffer(size_bytes)
         self._start = self._end = 0
 
     @property
@@ -258,7 +259,7 @@ class Intake:
         size_bytes = max(self._size_bytes, len(held) + needed_bytes)
         is_other = size_bytes != len(self._buffer)
         if is_other:
-            self._buffer = memoryview(bytearray(size_bytes))
+            self._buffer = _new_buffer(size_bytes)
         if is_other or self._start:  # else nothing moves: a large record comes in many pieces
             self._buffer[: len(held)] = held
             self._start, self._end = 0, len(held)
@@ -283,3 +284,8 @@ class Intake:
         records = list(decode(self.data))
         self._start += sum(record.size_bytes for record in records)
         return [record for record in records if record.kind is not Kind.ALIVE]
+
+
+def _new_buffer(size_bytes: int) -> memoryview:
+    """Return memory that the system gives page by page as it is written: most kernels are idle."""
+    return memoryview(mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))

@@ -7,6 +7,7 @@ import concurrent.futures
 import logging
 from typing import TYPE_CHECKING, Any
 
+import zmq.asyncio
 from jupyter_client.kernelspec import NATIVE_KERNEL_NAME
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_events import EventLogger
@@ -36,6 +37,8 @@ from backendai_jupyter.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from backendai_jupyter.provisioning.adoption import Adoption
+
+_MAX_SOCKETS = 16_384  # of ZeroMQ; each kernel that somebody looks at takes three
 
 
 class _WithoutRefusals(logging.Filter):
@@ -341,6 +344,13 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):
             self.stop_watching_activity(kernel_id)
             manager.leave()
             del self._kernels[kernel_id]
+
+    @default("context")
+    def _context_default(self) -> zmq.asyncio.Context:
+        """ZeroMQ's own limit would turn away whoever opens the 340th kernel."""
+        context: zmq.asyncio.Context = super()._context_default()
+        context.set(zmq.MAX_SOCKETS, _MAX_SOCKETS)
+        return context
 
     @default("default_kernel_name")
     def _ours_where_local_ones_are_hidden(self) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
-from backendai_jupyter.errors import Unavailable
+from backendai_jupyter.errors import InvalidInput, Unavailable
 
 
 def own_directory(path: Path, *, setting: str) -> Path:
@@ -21,3 +22,20 @@ def own_directory(path: Path, *, setting: str) -> Path:
             f"remove it, or set {setting} to another one."
         )
     return path
+
+
+def read_secret(path: Path, *, field: str) -> str:
+    """Return the one line of a file that nobody else may read.
+
+    Raises ``InvalidInput`` about ``field``, which never tells the content.
+    """
+    try:
+        mode, text = stat.S_IMODE(path.stat().st_mode), path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        problem = error.strerror if isinstance(error, OSError) else "is no text"
+        raise InvalidInput(field, f"{path}: {problem}") from None
+    if mode & 0o077:
+        raise InvalidInput(field, f"others may read {path} ({mode:04o}): chmod 600 {path}")
+    if not text or "\n" in text:
+        raise InvalidInput(field, f"{path} must have one line")
+    return text

@@ -13,7 +13,7 @@ from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.wire import AgentReport
 from backendai_jupyter.errors import NotFound
 from backendai_jupyter.store.engine import Database
-from backendai_jupyter.store.portable import upsert
+from backendai_jupyter.store.portable import insert_if_absent, upsert
 from backendai_jupyter.store.retry import retried
 from backendai_jupyter.store.tables import (
     agent_slots,
@@ -61,6 +61,13 @@ class AgentStore:
                 )
                 .values(capacity=0)
             )
+
+    @retried
+    async def introduce(self, agent_id: str, version: str, *, now: float) -> None:
+        """Keep that there is an agent of which no more is understood; one that is known stays."""
+        agent = {"id": agent_id, "version": version, "images": "[]", "notes": "[]", "seen_at": now}
+        async with self._database.write() as conn:
+            await insert_if_absent(conn, agents, agent)
 
     @retried
     async def set_drained(self, agent_id: str, is_drained: bool) -> None:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import psycopg
 import sqlalchemy as sa
 from psycopg.types.string import StrDumperUnknown
+from psycopg.waiting import READY_R
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from backendai_jupyter.config.manager import DATABASE_URL
@@ -25,6 +26,8 @@ RV = TypeVar("RV")
 
 OLDEST = 13  # the oldest major version that its makers had not given up when this was written
 ANSWER_TIMEOUT_S = 15.0  # longer than the server's own limits, which say what was the matter
+STALE_S = 30.0  # after so much silence a firewall may have forgotten a connection,
+FIRST_ANSWER_TIMEOUT_S = 3.0  # and it is tried, and made anew where nothing comes for so long
 _CONNECT_TIMEOUT_S = 5
 _POOL_SIZE = 5  # of readers, and as many of writers: ten connections for each server
 _MIGRATION_LOCK = 0x6261636B656E6461  # "backenda": ours among the database's advisory locks
@@ -118,18 +121,36 @@ class WatchedConnection(psycopg.AsyncConnection[Any]):
     """
 
     _gave_up = False
+    _heard: float | None = None  # by the event loop's clock, when the server last answered
 
     async def wait(self, gen: Generator[Any, Any, RV], *args: Any, **kwargs: Any) -> RV:
-        timer = asyncio.get_running_loop().call_later(ANSWER_TIMEOUT_S, self._give_up)
+        loop = asyncio.get_running_loop()
+        is_stale = self._heard is not None and loop.time() - self._heard > STALE_S
+        limit_s = FIRST_ANSWER_TIMEOUT_S if is_stale else ANSWER_TIMEOUT_S
+        timer = loop.call_later(limit_s, self._give_up)
         try:
-            return await super().wait(gen, *args, **kwargs)
+            return await super().wait(self._heeding(gen), *args, **kwargs)
         except psycopg.OperationalError:
             if not self._gave_up:
                 raise
-            problem = f"no answer within {ANSWER_TIMEOUT_S:.0f} s"
+            problem = f"no answer within {limit_s:.0f} s"
             raise psycopg.errors.ConnectionTimeout(problem) from None
         finally:
             timer.cancel()
+
+    def _heeding(self, gen: Generator[Any, Any, RV]) -> Generator[Any, Any, RV]:
+        """Take note of each answer; some calls only set what the next one says."""
+        loop = asyncio.get_running_loop()
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if ready & READY_R:
+                    self._heard = loop.time()
+                wanted = gen.send(ready)
+        except StopIteration as done:
+            result: RV = done.value
+            return result
 
     def _give_up(self) -> None:
         self._gave_up = True

@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,6 +18,7 @@ from backendai_jupyter.domain.states import Status
 from backendai_jupyter.domain.wire import Exit, Mount
 from backendai_jupyter.store.tables import kernels, sessions, to_thousandths
 
+_REMEMBERED = 1024  # texts: most kernels have the same as others, and all are read again and again
 _MOUNTS = TypeAdapter(tuple[Mount, ...])
 _SESSION_COLUMNS = [column.label(f"in_session_{column.name}") for column in sessions.c]
 
@@ -121,6 +123,7 @@ def slots_text(slots: Slots) -> str:
     return json.dumps(slots.to_json())
 
 
+@lru_cache(_REMEMBERED)
 def to_slots(text: str) -> Slots:
     return Slots.from_json(json.loads(text))
 
@@ -129,8 +132,14 @@ def mounts_text(mounts: tuple[Mount, ...]) -> str:
     return _MOUNTS.dump_json(mounts).decode()
 
 
+@lru_cache(_REMEMBERED)
 def to_mounts(text: str) -> tuple[Mount, ...]:
     return _MOUNTS.validate_json(text)
+
+
+@lru_cache(_REMEMBERED)
+def to_argv(text: str) -> tuple[str, ...]:
+    return tuple(json.loads(text))
 
 
 def exit_text(exit: Exit | None) -> str | None:
@@ -180,7 +189,7 @@ def _to_kernel(row: Any) -> Kernel:
         signal_seq=row.signal_seq,
         signal_num=row.signal_num,
         image=row.image,
-        argv=tuple(json.loads(row.argv)),
+        argv=to_argv(row.argv),
         env=json.loads(row.env),
         slots=to_slots(row.slots),
         mounts=to_mounts(row.mounts),

@@ -140,11 +140,17 @@ class SessionStore:
             return to_sessions(await conn.execute(query))
 
     async def live(
-        self, cluster_id: str, *, viewer: Viewer = SYSTEM, jupyter_kernel_id: str | None = None
+        self,
+        cluster_id: str,
+        *,
+        viewer: Viewer = SYSTEM,
+        jupyter_kernel_id: str | None = None,
+        status: Status | None = None,
     ) -> tuple[ComputeSession, ...]:
         """Return the sessions of a cluster that have not ended, oldest first.
 
-        With ``jupyter_kernel_id`` only those that Jupyter calls so.
+        With ``jupyter_kernel_id`` only those that Jupyter calls so, with ``status`` only those
+        that have it.
         """
         query = select_sessions().where(
             sessions.c.cluster_id == cluster_id,
@@ -153,6 +159,8 @@ class SessionStore:
         )
         if jupyter_kernel_id is not None:
             query = query.where(sessions.c.jupyter_kernel_id == jupyter_kernel_id)
+        if status is not None:
+            query = query.where(sessions.c.status == status)
         query = query.order_by(sessions.c.created_at, *KERNEL_ORDER)
         async with self._database.read() as conn:
             return to_sessions(await conn.execute(query))

@@ -42,8 +42,8 @@ class DomainErrors(APIHandler):
             super().write_error(status_code, **kwargs)
             return
         body = {"code": error.code, "message": str(error), "reason": error.code}
-        for detail in ("field", "slot", "step"):
-            if hasattr(error, detail):
+        for detail in ("field", "slot", "step", "cause"):
+            if getattr(error, detail, ""):
                 body[detail] = getattr(error, detail)
         self.set_header("Content-Type", "application/json")
         self.set_status(status_of(error))

@@ -6,11 +6,11 @@ from jupyter_server.auth.decorator import authorized
 from tornado import web
 
 from backendai_jupyter.web.base import BackendHandler
+from backendai_jupyter.web.image_models import ImageList
 from backendai_jupyter.web.models import (
     Agent,
     AgentChange,
     AgentList,
-    ImageList,
     Me,
     PresetList,
     Wanted,

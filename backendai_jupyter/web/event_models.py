@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from backendai_jupyter.domain.states import Status
 from backendai_jupyter.domain.wire import Phase
 from backendai_jupyter.provisioning.changes import Change
-from backendai_jupyter.web.models import Exit, Model, exit_of
+from backendai_jupyter.web.models import Exit, Model, Pull, exit_of, pull_of
 from backendai_jupyter.web.operation import Bytes
 
 
@@ -23,6 +23,7 @@ class SessionEvent(Model):
     phase: Phase | None = Field(description="how far its agent is; null before one has it")
     step: str = Field(description="the launch step under way, or the one that failed")
     reason: str = Field(description="a sentence: why it has its status, or what happens now")
+    pull: Pull | None = Field(default=None, description="while its image is on its way")
     exit: Exit | None = Field(description="why its program is not running")
     generation: int = Field(description="how often its program was asked for")
     since: float = Field(description="when it got its status, seconds since the epoch, UTC")
@@ -55,6 +56,7 @@ def event_of(change: Change) -> SessionEvent:
         phase=notice.phase,
         step=notice.step,
         reason=notice.message,
+        pull=pull_of(notice.pull),
         exit=exit_of(notice.exit),
         generation=notice.generation,
         since=notice.since,

@@ -7,7 +7,7 @@ strings, ``mem`` in bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated
@@ -18,8 +18,10 @@ from backendai_jupyter.domain import records, wire
 from backendai_jupyter.domain.states import Status
 from backendai_jupyter.domain.statistics import KernelStatistics, NodeStatistics
 from backendai_jupyter.manager.board import Notice
+from backendai_jupyter.manager.reports import Refusal
 
 MAX_SESSIONS = 1000  # in one answer
+_NO_REFUSALS: Mapping[str, Refusal] = {}
 _STATISTICS = "null if not asked for, or for the reason that is given"
 _STATISTICS_REASON = "why there are none though they were asked for; a sentence"
 END_REASON = "Its owner asked for its end."
@@ -36,6 +38,16 @@ class Exit(Model):
     reason: wire.ExitReason
     message: str
     code: int | None = Field(description="128 + n for signal n")
+    cause: str = Field(default="", description="code of the error of a start that failed")
+
+
+class Pull(Model):
+    """How much of an image has come; sizes are those of the registry's, compressed."""
+
+    bytes_done: int
+    bytes_total: int = Field(description="0: not known yet")
+    layers_done: int = Field(description="that are also unpacked")
+    layers_total: int
 
 
 class Mount(Model):
@@ -55,6 +67,7 @@ class Kernel(Model):
     status_reason: str = Field(description="a sentence; empty while all is well")
     status_since: float
     step: str = Field(default="", description="the launch step under way, where that is known")
+    pull: Pull | None = Field(default=None, description="while its image is on its way")
     agent_id: str | None
     image: str
     slots: dict[str, str]
@@ -127,6 +140,7 @@ class Log(Model):
 class AgentStatus(StrEnum):
     ALIVE = "alive"
     LOST = "lost"  # it has not reported for a while
+    REFUSED = "refused"  # its version and this manager's do not go together
 
 
 class Holder(Model):
@@ -178,22 +192,6 @@ class AgentChange(Model):
 
 class AgentList(RootModel[list[Agent]]):
     """Every agent ever seen, by id."""
-
-
-class Image(Model):
-    """An image that kernels can start from."""
-
-    name: str
-    reference: str
-    runtime: str
-    digest: str
-    size_bytes: int
-    labels: dict[str, str]
-    agents: list[str] = Field(description="ids of the agents that have it")
-
-
-class ImageList(RootModel[list[Image]]):
-    """The images of all agents that are alive, by name."""
 
 
 class Preset(Model):
@@ -256,30 +254,19 @@ def agents_of(
     agents: Iterable[records.Agent],
     reports: Mapping[str, wire.AgentReport],
     session_of_kernel: Callable[[str], str | None] = lambda _: None,
+    *,
+    refusals: Mapping[str, Refusal] = _NO_REFUSALS,
 ) -> AgentList:
     """Return all agents; those among ``reports`` are alive.
 
     ``session_of_kernel`` says whose a kernel that has a device is, if the asker may know it.
     """
     return AgentList(
-        [_agent_of(agent, reports.get(agent.id), session_of_kernel) for agent in agents]
+        [
+            _agent_of(agent, reports.get(agent.id), session_of_kernel, refusals.get(agent.id))
+            for agent in agents
+        ]
     )
-
-
-def images_of(reports: Mapping[str, wire.AgentReport]) -> ImageList:
-    """Return what the agents report, an image that several have only once."""
-    owners: dict[tuple[str, ...], list[str]] = {}
-    found: dict[tuple[str, ...], wire.Image] = {}
-    for agent_id, report in sorted(reports.items()):
-        for image in report.images:
-            key = (image.name, image.runtime, image.reference, image.digest)
-            found.setdefault(key, image)
-            owners.setdefault(key, []).append(agent_id)
-    return ImageList([image_of(found[key], owners[key]) for key in sorted(found)])
-
-
-def image_of(image: wire.Image, agents: Sequence[str]) -> Image:
-    return Image(**image.model_dump(), agents=list(agents))
 
 
 def presets_of(presets: Iterable[records.Preset]) -> PresetList:
@@ -326,32 +313,42 @@ def _at_work(kernel: Kernel, notice: Notice | None) -> Kernel:
     if notice is None or notice.status is not kernel.status:
         return kernel
     reason = kernel.status_reason if kernel.status is Status.PENDING else ""
-    now = {"step": notice.step, "status_reason": reason or notice.message}
+    now = {
+        "step": notice.step,
+        "status_reason": reason or notice.message,
+        "pull": pull_of(notice.pull),
+    }
     return kernel.model_copy(update=now)
 
 
 def exit_of(ending: wire.Exit | None) -> Exit | None:
     if ending is None:
         return None
-    return Exit(reason=ending.reason, message=ending.message, code=ending.code)
+    return Exit(reason=ending.reason, message=ending.message, code=ending.code, cause=ending.cause)
+
+
+def pull_of(pull: wire.PullProgress | None) -> Pull | None:
+    return None if pull is None else Pull(**pull.model_dump())
 
 
 def _agent_of(
     agent: records.Agent,
     report: wire.AgentReport | None,
     session_of_kernel: Callable[[str], str | None],
+    refusal: Refusal | None,
 ) -> Agent:
+    status = AgentStatus.LOST if report is None else AgentStatus.ALIVE
     nothing = dict.fromkeys(agent.capacity, "0")
     return Agent(
         id=agent.id,
-        status=AgentStatus.LOST if report is None else AgentStatus.ALIVE,
-        version=agent.version,
+        status=AgentStatus.REFUSED if refusal else status,
+        version=refusal.version if refusal else agent.version,
         capacity=agent.capacity.to_json(),
         used={**nothing, **agent.used.to_json()},
         free={**nothing, **agent.free.to_json()},
         images=list(agent.images),
         devices=[_device_of(one, session_of_kernel) for one in report.devices] if report else [],
-        notes=list(agent.notes),
+        notes=[refusal.reason] if refusal else list(agent.notes),
         seen_at=agent.seen_at,
         is_drained=agent.is_drained,
     )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from backendai_jupyter.domain import records
 from backendai_jupyter.domain.records import Viewer
 from backendai_jupyter.domain.states import FINAL
 from backendai_jupyter.manager.manager import Manager
+from backendai_jupyter.web.image_models import ImageList, images_of
 from backendai_jupyter.web.models import (
     Agent,
     AgentList,
-    ImageList,
     Session,
     SessionDetail,
     SessionFilter,
@@ -19,7 +20,6 @@ from backendai_jupyter.web.models import (
     Wanted,
     agents_of,
     detail_of,
-    images_of,
     session_of,
     with_progress,
 )
@@ -31,7 +31,7 @@ _NOTHING_MORE = Wanted()
 
 
 async def read_agents(manager: Manager, wanted: Wanted = _NOTHING_MORE) -> AgentList:
-    found = agents_of(await manager.agents.list(), manager.board.reports, _sessions(manager))
+    found = _agents_of(manager, await manager.agents.list())
     if not wanted.statistics:
         return found
     readings = await manager.statistics.read(agent.id for agent in found.root)
@@ -39,8 +39,7 @@ async def read_agents(manager: Manager, wanted: Wanted = _NOTHING_MORE) -> Agent
 
 
 async def read_agent(manager: Manager, agent_id: str, wanted: Wanted) -> Agent:
-    agents = [await manager.agents.get(agent_id)]
-    (found,) = agents_of(agents, manager.board.reports, _sessions(manager)).root
+    (found,) = _agents_of(manager, [await manager.agents.get(agent_id)]).root
     if not wanted.statistics:
         return found
     return agent_with(await manager.statistics.read([agent_id]), found)
@@ -77,6 +76,11 @@ async def _measured(manager: Manager, sessions: Sequence[S]) -> list[S]:
     agents = {k.agent_id for k in kernels if k.agent_id and k.status not in FINAL}
     readings = await manager.statistics.read(agents)
     return [session_with(readings, session) for session in sessions]
+
+
+def _agents_of(manager: Manager, agents: Sequence[records.Agent]) -> AgentList:
+    board = manager.board
+    return agents_of(agents, board.reports, _sessions(manager), refusals=board.refusals)
 
 
 def _sessions(manager: Manager) -> Callable[[str], str | None]:

@@ -23,9 +23,10 @@ from jupyter_server.services.kernels.connection.base import (
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
+from tests.cluster import Cluster
 from tests.server import RunningServer
 
-STOCK = "stock"
+STOCK, CLUSTER = "stock", "cluster"
 WITHIN_S = 120.0  # for one kernel, or ten, from the request to the end of it
 _PROTOCOL = "v1.kernel.websocket.jupyter.org"
 
@@ -155,6 +156,16 @@ async def contender(name: str, settings: Mapping[str, object]) -> AsyncIterator[
             yield made
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+@asynccontextmanager
+async def cluster_contender() -> AsyncIterator[Contender]:
+    """Run a server and an agent as processes, over PostgreSQL, etcd and Redis."""
+    async with Cluster() as cluster:
+        await cluster.add_agent()
+        made = Contender(CLUSTER, await cluster.add_server(), "backendai-python")
+        await made.prepare()
+        yield made
 
 
 async def _execute(socket: WebSocketClientConnection, code: str) -> None:

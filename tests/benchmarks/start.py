@@ -1,7 +1,8 @@
 """How long a kernel takes to start, beside a stock local one: ``python -m tests.benchmarks.start``.
 
-A stock Jupyter Server and one of ours for each runtime run at the same time and take turns,
-so that a busy machine disturbs all alike.  The last table holds the project's own bars.
+A stock Jupyter Server, one of ours for each runtime, and one that is the manager of a cluster
+run at the same time and take turns, so that a busy machine disturbs all alike.  The last table
+holds the project's own bars.
 """
 
 from __future__ import annotations
@@ -25,12 +26,20 @@ from typing import Any
 from jupyter_client.blocking.client import BlockingKernelClient
 
 from tests.benchmarks import relay
-from tests.benchmarks.contenders import STOCK, WITHIN_S, Contender, Start, contender
+from tests.benchmarks.contenders import (
+    CLUSTER,
+    STOCK,
+    WITHIN_S,
+    Contender,
+    Start,
+    cluster_contender,
+    contender,
+)
 from tests.engine import PrivateEngine
 
 RESOURCES = ("kernels", "sessions")
 AT_ONCE = 10
-MAX_ADDED_S = {"process": 0.2, "docker": 0.4}
+MAX_ADDED_S = {"process": 0.2, "docker": 0.4, CLUSTER: 0.3}
 MAX_RELAY_RATIO = 1.1
 MAX_AT_ONCE_RATIO = 2.0
 OUTPUTS = ("64 KB writes, each flushed", "1 MB displays")
@@ -87,7 +96,7 @@ async def main() -> None:
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runtimes", default="process,docker", help="those of ours, by comma")
+    parser.add_argument("--runtimes", default="process,docker,cluster", help="ours, by comma")
     parser.add_argument("-n", type=int, default=20, help="starts of each kind")
     parser.add_argument("--repeat", type=int, default=3, help="times for all the rest")
     parser.add_argument("--json", type=Path, help="write every figure to this file too")
@@ -99,17 +108,21 @@ async def _contenders(runtimes: Sequence[str]) -> AsyncIterator[list[Contender]]
     async with AsyncExitStack() as stack:
         settings: dict[str, Mapping[str, object]] = {STOCK: {}}
         for runtime in runtimes:
-            settings[runtime] = {"runtime": runtime}
+            if runtime != CLUSTER:
+                settings[runtime] = {"runtime": runtime}
         if "docker" in runtimes:
             engine = PrivateEngine()
             stack.callback(engine.stop)
             await asyncio.to_thread(engine.start)
             await asyncio.to_thread(engine.ensure_images, ["python"])
             settings["docker"] = {"runtime": "docker", "docker_url": engine.url}
-        yield [
+        contenders = [
             await stack.enter_async_context(contender(name, traits))
             for name, traits in settings.items()
         ]
+        if CLUSTER in runtimes:
+            contenders.append(await stack.enter_async_context(cluster_contender()))
+        yield contenders
 
 
 async def _starts(contenders: Sequence[Contender], count: int) -> Starts:

@@ -54,16 +54,21 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 def lab_server(root: Path, *, config: str = "", kernels_outlive: bool = False) -> RunningServer:
-    """Return JupyterLab that does not ask whether its user wants to read news."""
-    settings = root / NOTIFICATION_SETTINGS
-    settings.mkdir(parents=True)
-    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
+    """Return JupyterLab, not started yet."""
+    do_without_news(root)
     return RunningServer(
         root,
         config=f"c = get_config()\n{config}\n",
         module="jupyterlab",
         kernels_outlive=kernels_outlive,
     )
+
+
+def do_without_news(root: Path) -> None:
+    """Let JupyterLab not ask whether its user wants to read news."""
+    settings = root / NOTIFICATION_SETTINGS
+    settings.mkdir(parents=True)
+    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
 
 
 class Lab:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from backendai_jupyter.cluster.memory import MemoryClusterStore
-from backendai_jupyter.cluster.protocols import Change, ClusterStore
+from backendai_jupyter.cluster.protocols import MAX_AT_ONCE, Change, ClusterStore
 from backendai_jupyter.errors import Conflict
 from tests.contract.clock import SettableClock
 
@@ -52,6 +52,23 @@ async def test_put_if_lets_exactly_one_of_many_through(store: ClusterStore) -> N
     assert entry is not None
     assert await store.put_if("lock", "next", revision=entry.revision)
     assert not await store.put_if("lock", "stale", revision=entry.revision)
+
+
+async def test_what_is_put_together_is_one_revision_and_seen_together(store: ClusterStore) -> None:
+    start = await store.put("a/0", "old")
+    values = {f"a/{number}": str(number) for number in range(MAX_AT_ONCE)}
+    async with asyncio.timeout(10), store.watch("a/", after=start) as batches:
+        revision = await store.put_all(values)
+        batch = await anext(batches)
+    assert {change.key: change.value for change in batch} == values
+    assert {change.revision for change in batch} == {revision}
+    listing = await store.list("a/")
+    assert {entry.key: entry.value for entry in listing.entries} == values
+    assert (listing.revision, {entry.revision for entry in listing.entries}) == (
+        revision,
+        {revision},
+    )
+    assert await store.put_all({}) == revision
 
 
 async def test_a_watch_sees_changes_in_order_and_only_below_its_prefix(store: ClusterStore) -> None:
@@ -154,6 +171,14 @@ async def test_a_watch_from_a_forgotten_revision_is_refused() -> None:
         await store.put("k", value)
     with pytest.raises(Conflict, match="list and watch again"):
         await take(store, "k", after=1, count=1)
+
+
+async def test_a_revision_that_is_forgotten_in_part_is_forgotten() -> None:
+    store = MemoryClusterStore(log_length=2)
+    start = await store.put("k", "before")
+    await store.put_all({"a": "1", "b": "2", "c": "3"})
+    with pytest.raises(Conflict, match="list and watch again"):
+        await take(store, "", after=start, count=2)
 
 
 async def test_a_lease_in_memory_that_was_not_kept_in_time_is_lost() -> None:

@@ -106,6 +106,7 @@ async def test_a_server_that_hangs_costs_no_more_than_the_time_limit(
 
 
 async def test_a_watch_goes_on_without_a_gap_after_its_connection_was_lost(ends: Ends) -> None:
+    """F61: and after a broken connection."""
     start = await ends.near.put("a/0", "before")
     async with ends.far.watch("a/", after=start) as batches:
         await ends.near.put("a/1", "1")
@@ -153,6 +154,7 @@ async def test_a_watch_from_the_future_of_an_etcd_that_began_anew_is_refused(
 async def test_everything_goes_on_after_the_server_was_killed_and_came_back(
     etcd: EtcdServer, prefix: str
 ) -> None:
+    """F61: a watch goes on after a restart of etcd."""
     async with opened(etcd.url(prefix)) as store, store.lease(30) as lease:
         start = await store.put("a/1", "1", lease=lease)
         async with store.watch("a/", after=start) as batches:

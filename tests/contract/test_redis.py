@@ -17,7 +17,7 @@ from backendai_jupyter.cluster.urls import read_redis_url
 from backendai_jupyter.errors import TimedOut, Unavailable
 from tests.certificates import make_certificates
 from tests.helpers import eventually
-from tests.services import PASSWORD, RedisServer, free_port
+from tests.services import PASSWORD, RedisServer, Wire, free_port
 
 
 @asynccontextmanager
@@ -91,6 +91,7 @@ async def test_a_server_that_hangs_costs_no_more_than_the_time_limit(
 async def test_calls_and_subscriptions_go_on_after_the_server_was_killed_and_came_back(
     redis: RedisServer, prefix: str
 ) -> None:
+    """F57: a server that was killed."""
     async with opened(redis.url(prefix)) as store, store.subscribe("c") as messages:
         await asyncio.gather(*(store.put(f"k/{i}", "1", ttl_s=60) for i in range(10)))
         redis.kill()
@@ -104,6 +105,7 @@ async def test_calls_and_subscriptions_go_on_after_the_server_was_killed_and_cam
 async def test_a_subscription_goes_on_after_the_server_hung(
     redis: RedisServer, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """F57: a server that hung."""
     async with opened(redis.url(prefix), call_s=0.5) as store, store.subscribe("c") as messages:
         hearing = asyncio.ensure_future(anext(messages))
         redis.stop()
@@ -116,6 +118,31 @@ async def test_a_subscription_goes_on_after_the_server_hung(
 
         await eventually(is_heard)
         assert await hearing == "again"
+
+
+async def test_after_a_failover_calls_and_subscriptions_are_at_the_new_primary(
+    redis: RedisServer, prefix: str, short_tmp_path: Path
+) -> None:
+    """F57: another server is the primary, and has its address; the former one lives on."""
+    follower, wire = RedisServer(short_tmp_path / "follower"), Wire(redis.port)
+    await follower.up()
+    url = redis.url(prefix).replace(f":{redis.port}/", f":{await wire.open()}/")
+    try:
+        async with (
+            opened(url) as store,
+            opened(follower.url(prefix)) as at_follower,
+            store.subscribe("c") as messages,
+        ):
+            await asyncio.gather(*(store.put(f"k/{i}", "1", ttl_s=60) for i in range(4)))
+            wire.lead_to(follower.port)
+            await redis.command("REPLICAOF", "127.0.0.1", str(follower.port))
+            await asyncio.gather(*(store.put(f"k/{i}", "2", ttl_s=60) for i in range(4)))
+            assert set((await at_follower.list("k/")).values()) == {"2"}
+            await hears(at_follower, messages)
+    finally:
+        await redis.command("REPLICAOF", "NO", "ONE")
+        await wire.close()
+        follower.kill()
 
 
 async def test_a_quiet_subscription_stays(redis: RedisServer, prefix: str) -> None:

@@ -105,7 +105,7 @@ async def new_rig(
     runtime = DockerRuntime(url=url or engine.url, **identity)
     await runtime.open()
     try:
-        images = {image.name: image for image in await runtime.images()}
+        images = {image.name: image for image in reversed(await runtime.images())}
         yield DockerRig(engine, runtime, images, root)
         for state in await runtime.list():
             await runtime.stop(state.kernel_id, grace_s=0)

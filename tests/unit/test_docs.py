@@ -197,7 +197,13 @@ def members() -> dict[str, set[str]]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):
                 classes[node.name] = node
-    return {name: set(_members_of(node)) for name, node in classes.items()}
+
+    def all_of(node: ast.ClassDef) -> set[str]:
+        bases = (classes.get(ast.unparse(base)) for base in node.bases)
+        inherited = (all_of(base) for base in bases if base is not None and base is not node)
+        return set(_members_of(node)).union(*inherited)
+
+    return {name: all_of(node) for name, node in classes.items()}
 
 
 def _members_of(node: ast.ClassDef) -> Iterator[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/explanation/failures.md"
-ON_ONE_MACHINE = {f"F{number}" for number in range(1, 33)}
+KNOWN = {f"F{number}" for number in (*range(1, 33), *range(57, 62))}
 
 NUMBER = re.compile(r"\bF\d+\b")
 
@@ -36,12 +36,12 @@ def claims() -> Iterator[tuple[str, str]]:
                     yield number, node.name
 
 
-def test_the_page_has_a_row_for_each_failure_that_one_machine_can_have() -> None:
-    assert set(rows()) == ON_ONE_MACHINE
+def test_the_page_has_a_row_for_each_failure_that_we_can_have() -> None:
+    assert set(rows()) == KNOWN
 
 
 def test_each_row_names_exactly_the_tests_that_are_about_it() -> None:
-    said: dict[str, set[str]] = {number: set() for number in ON_ONE_MACHINE}
+    said: dict[str, set[str]] = {number: set() for number in KNOWN}
     for number, name in claims():
         said.setdefault(number, set()).add(name)
     assert rows() == said

@@ -88,7 +88,13 @@ class KernelRuntime(Protocol):
         """Release resources of this process; kernels keep running."""
         ...
 
-    async def images(self) -> tuple[Image, ...]: ...
+    async def images(self) -> tuple[Image, ...]:
+        """Return what kernels can start from; of several with one name the newest first."""
+        ...
+
+    def image_changes(self) -> AsyncIterator[None]:
+        """Yield soon after ``images`` has become another; a hint, may miss some."""
+        ...
 
     def inside(self, spec_run_dir: Path, spec_home_dir: Path) -> Inside:
         """Return where a kernel with these host directories will see them."""

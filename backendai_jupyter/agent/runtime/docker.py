@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from docker.errors import APIError, ImageNotFound, NotFound
 
+from backendai_jupyter.agent.registry import Description
 from backendai_jupyter.agent.runtime.base import (
     HOME,
     RUN_DIR,
@@ -37,9 +38,11 @@ from backendai_jupyter.agent.runtime.docker_engine import (
     read_images,
     said,
 )
-from backendai_jupyter.agent.runtime.docker_events import ExitEvents
+from backendai_jupyter.agent.runtime.docker_events import EngineEvents
+from backendai_jupyter.agent.runtime.docker_pull import pull
 from backendai_jupyter.agent.runtime.workdir import is_missing
-from backendai_jupyter.domain.wire import Image
+from backendai_jupyter.config.registries import Registry
+from backendai_jupyter.domain.wire import Image, PullProgress
 from backendai_jupyter.errors import RuntimeFailed
 from backendai_jupyter.points import reached_in_thread
 
@@ -91,9 +94,10 @@ class DockerRuntime:
         self._with_init = True
         self._notes: tuple[str, ...] = ()
         self._client: Any = None
-        self._events: ExitEvents | None = None
+        self._events: EngineEvents | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._exits: asyncio.Queue[str] = asyncio.Queue()
+        self._images_changed = asyncio.Event()
 
     async def open(self) -> None:
         self._threads = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="docker")
@@ -106,11 +110,11 @@ class DockerRuntime:
         self._with_init = _has_init(info)
         self._notes = tuple(_cannot(info, with_init=self._with_init))
         loop = asyncio.get_running_loop()
-        self._events = ExitEvents(
+        self._events = EngineEvents(
             self._url,
-            labels=self._own_labels(),
             since=info["SystemTime"],
-            on_exit=lambda labels: _hand_over(loop, self._exits, labels),
+            on_exit=lambda labels: _tell(loop, self._died, labels),
+            on_images=lambda: _tell(loop, self._images_changed.set),
         )
         self._events.start()
 
@@ -154,8 +158,24 @@ class DockerRuntime:
         while True:
             yield await self._exits.get()
 
+    async def pull(
+        self, wanted: Description, registry: Registry, tell: Callable[[PullProgress], None]
+    ) -> None:
+        await pull(self._url, wanted, registry, tell)
+
+    async def image_changes(self) -> AsyncIterator[None]:
+        while True:
+            await self._images_changed.wait()
+            self._images_changed.clear()
+            yield
+
     def notes(self) -> tuple[str, ...]:
         return self._notes
+
+    def _died(self, labels: Mapping[str, str]) -> None:
+        ours = {LABEL_AGENT: self._agent_id, LABEL_CLUSTER: self._cluster_id}
+        if ours.items() <= labels.items():
+            self._exits.put_nowait(labels[LABEL_KERNEL])
 
     async def _call(self, doing: str, blocking: Callable[[], T]) -> T:
         if self._threads is None:
@@ -337,10 +357,8 @@ def _advice(problem: str) -> str:
     return ""
 
 
-def _hand_over(
-    loop: asyncio.AbstractEventLoop, exits: asyncio.Queue[str], labels: Mapping[str, str]
-) -> None:
+def _tell(loop: asyncio.AbstractEventLoop, what: Callable[..., object], *args: Any) -> None:
     try:
-        loop.call_soon_threadsafe(exits.put_nowait, labels[LABEL_KERNEL])
+        loop.call_soon_threadsafe(what, *args)
     except RuntimeError:
-        log.debug("A kernel ended after the event loop did.")
+        log.debug("The engine told of something after the event loop had ended.")

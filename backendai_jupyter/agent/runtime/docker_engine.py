@@ -69,16 +69,16 @@ def said(error: APIError) -> str:
 
 
 def read_images(client: Any) -> tuple[Image, ...]:
-    """Return the engine's tagged kernel images, the newest of each name; blocks."""
-    found: dict[str, Image] = {}
+    """Return the engine's tagged kernel images, newest first; blocks."""
+    found = []
     listed = client.images(filters={"label": f"{LABEL_KERNELSPEC}=1"})
     for raw in sorted(listed, key=lambda raw: raw["Created"], reverse=True):
         labels = raw.get("Labels") or {}
         tags = [tag for tag in raw.get("RepoTags") or () if tag != _UNTAGGED]
         name = labels.get(LABEL_IMAGE_NAME)
         if name and tags:
-            found.setdefault(name, image_of(name, tags[0], raw, labels))
-    return tuple(found.values())
+            found.append(image_of(name, tags[0], raw, labels))
+    return tuple(found)
 
 
 def image_of(name: str, reference: str, raw: Mapping[str, Any], labels: Mapping[str, str]) -> Image:
@@ -115,12 +115,12 @@ def _where(url: str | None) -> str:
 
 def _unreachable(url: str | None, error: Exception) -> str:
     return (
-        f"The Docker Engine at {_where(url)} cannot be reached ({_root_cause(error)}). "
+        f"The Docker Engine at {_where(url)} cannot be reached ({root_cause(error)}). "
         "Start it, or check that this user may open its socket."
     )
 
 
-def _root_cause(error: BaseException) -> str:
+def root_cause(error: BaseException) -> str:
     """Return the innermost reason; the SDK wraps it several times."""
     inner: BaseException | None = error
     while inner is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -19,28 +19,35 @@ log = logging.getLogger(__name__)
 
 RETRY_DELAY_S = 1.0
 JOIN_TIMEOUT_S = 5.0
+# Not by label: when the engine tells that an image is gone, it knows its labels no more.
+_FILTERS = {
+    "type": ["container", "image"],
+    "event": ["die", "delete", "import", "load", "pull", "tag", "untag"],
+}
 
 
-class ExitEvents:
-    """Calls ``on_exit`` with the labels of each container that died, from its own thread.
+class EngineEvents:
+    """Tells of containers that died and of images that came, went or changed their names.
 
-    ``since`` is the engine's clock, as it tells it itself; after a broken connection the
-    thread asks for all that happened since the last event it saw, so that one may come
-    twice but none is skipped as long as the engine itself remembers it.
+    ``on_exit`` gets the labels of each such container, whosever it is, and is called from this
+    object's own thread, as is ``on_images``.  ``since`` is the engine's clock, as it tells it
+    itself; after a broken connection the thread asks for all that happened since the last event
+    it saw, so that one may come twice but none is skipped as long as the engine itself remembers
+    it.
     """
 
     def __init__(
         self,
         url: str | None,
         *,
-        labels: Sequence[str],
         since: str,
         on_exit: Callable[[Mapping[str, str]], None],
+        on_images: Callable[[], None],
     ) -> None:
         self._url = url
-        self._filters = {"type": "container", "event": "die", "label": list(labels)}
         self._since = f"{datetime.fromisoformat(since).timestamp():.6f}"
         self._on_exit = on_exit
+        self._on_images = on_images
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._stream: Any = None
@@ -52,7 +59,7 @@ class ExitEvents:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop calling ``on_exit``; blocks until the thread has ended."""
+        """Tell no more; blocks until the thread has ended."""
         self._closing.set()
         with self._lock:
             self._cut()
@@ -74,7 +81,7 @@ class ExitEvents:
         """Pass events on until the connection ends."""
         client = connect(self._url, connections=2)
         try:
-            stream = client.events(since=self._since, filters=self._filters, decode=True)
+            stream = client.events(since=self._since, filters=_FILTERS, decode=True)
             with self._lock:
                 self._stream = stream
                 if self._closing.is_set():
@@ -82,8 +89,11 @@ class ExitEvents:
             self._told = ""
             for event in stream:
                 self._since = _stamp(int(event["timeNano"]))
-                _wait_until_listed(client, event["Actor"]["ID"])
-                self._on_exit(event["Actor"]["Attributes"])
+                if event["Type"] == "image":
+                    self._on_images()
+                else:
+                    _wait_until_listed(client, event["Actor"]["ID"])
+                    self._on_exit(event["Actor"]["Attributes"])
         finally:
             with self._lock:
                 self._stream = None

@@ -138,6 +138,10 @@ class ProcessRuntime:
         while True:
             yield await self._exits.get()
 
+    async def image_changes(self) -> AsyncIterator[None]:
+        await asyncio.Event().wait()  # what this Python has installed stays the same
+        yield
+
     def _lock(self, kernel_id: str) -> asyncio.Lock:
         return self._locks.setdefault(kernel_id, asyncio.Lock())
 

@@ -21,6 +21,10 @@ class Candidate:
     images: frozenset[str]
     vfolder_hosts: Mapping[str, str] = field(default_factory=dict)  # marker's id by name
     is_drained: bool = False
+    pullable: frozenset[str] = frozenset()  # images that it fetches when they are needed
+
+    def can_have(self, image: str) -> bool:
+        return image in self.images or image in self.pullable
 
     def lacks(self, kernel: Kernel, markers: Mapping[str, str]) -> str | None:
         """Return a vfolder host that ``kernel`` needs and this agent has not, or as another disk.
@@ -82,13 +86,14 @@ def place(
 
 
 def disperse(candidates: Sequence[Candidate], request: Slots, image: str) -> Candidate | None:
-    """Pick the emptiest agent that has the image and fits, so that load is spread.
+    """Pick the emptiest agent that fits and has the image, else one that can fetch it.
 
     Emptiness is the smallest free share of any requested slot; ties break on ``agent_id``,
     which makes a placement reproducible from the snapshot.
     """
-    fitting = [c for c in candidates if image in c.images and request.fits_in(c.free)]
-    return min(fitting, key=lambda c: (-_free_share(c, request), c.agent_id), default=None)
+    fitting = [c for c in candidates if c.can_have(image) and request.fits_in(c.free)]
+    having = [c for c in fitting if image in c.images] or fitting
+    return min(having, key=lambda c: (-_free_share(c, request), c.agent_id), default=None)
 
 
 def check_can_ever_fit(candidates: Sequence[Candidate], request: Slots) -> None:
@@ -141,7 +146,7 @@ def _why_full(candidates: Sequence[Candidate], kernel: Kernel, position: int) ->
     if not candidates:
         return ""
     request, image = kernel.slots, kernel.image
-    having = [c for c in candidates if image in c.images]
+    having = [c for c in candidates if c.can_have(image)]
     if not having:
         return f"Waiting for an agent that has the image {image!r}: none has it."
     closest = min(having, key=lambda c: (len(request.shortfall(c.free)), c.agent_id))

@@ -59,6 +59,7 @@ class Scheduler:
                 images=frozenset(image.name for image in report.images),
                 vfolder_hosts=report.vfolder_hosts,
                 is_drained=in_ledger[agent_id].is_drained,
+                pullable=frozenset(image.name for image in report.pullable),
             )
             for agent_id, report in sorted(self._board.reports.items())
             if agent_id in in_ledger
@@ -66,8 +67,7 @@ class Scheduler:
 
     async def step(self) -> None:
         """One pass over all pending sessions of this cluster."""
-        live = await self._sessions.live(self._cluster_id)
-        pending = [s for s in live if s.status is Status.PENDING]
+        pending = await self._sessions.live(self._cluster_id, status=Status.PENDING)
         if not pending:
             return
         markers = await asyncio.to_thread(read_markers, self._hosts)
@@ -76,6 +76,8 @@ class Scheduler:
                 case Placed():
                     await self._claim(decision)
                 case Waiting(session, reason):
+                    refused = (refusal.reason for refusal in self._board.refusals.values())
+                    reason = " ".join([reason, *refused])
                     for kernel in session.kernels:
                         await self._sessions.set_pending_reason(kernel.id, reason)
                     self._told()

@@ -329,3 +329,21 @@ async def test_a_log_comes_when_it_is_asked_for(start: Start) -> None:
         await node.live.publish(keys.log_requests("a"), "k")
         assert await anext(told) == "k"
     assert await node.live.get(keys.log("k")) == "log of k"
+
+
+async def test_what_another_version_has_assigned_stays_as_it_is_and_is_told(start: Start) -> None:
+    node = await start()
+    await node.assign()
+    await node.until(Phase.RUNNING)
+    await node.cluster.put(keys.assignment("a", "k"), '{"kernel_id": "k", "limits": "new"}')
+
+    async def note() -> str:
+        return "".join(n for n in (await node.report()).notes if "is not followed" in n)
+
+    assert "assignments/a/k is not followed: it cannot be read (session_id: " in await eventually(
+        note
+    )
+    await node.until(Phase.RUNNING)
+    assert node.runtime.starts == 1
+    await node.until_nothing_is_left(await node.unassign())
+    assert await note() == ""

@@ -10,7 +10,7 @@ from jupyter_core.paths import jupyter_data_dir
 
 from backendai_jupyter.cli.image import OFFLINE, arguments_of, folder_of, how_to_use, image_rows
 from backendai_jupyter.errors import NotFound
-from backendai_jupyter.web.models import Image, ImageList
+from backendai_jupyter.web.image_models import Image, ImageList
 
 BUILT = Image(
     name="python",
@@ -60,7 +60,13 @@ def test_a_name_without_kernelspec_is_not_found(name: str) -> None:
 
 def test_an_image_is_listed_with_its_size() -> None:
     [row] = image_rows(ImageList([BUILT]))
-    assert row == ("python", "backendai-python:latest", "docker", "512 MiB", "")
+    assert row == ("python", "backendai-python:latest", "docker", "512 MiB", "", "")
+
+
+def test_a_list_says_where_an_image_is_and_who_fetches_it() -> None:
+    where = {"agents": ["a1", "a2"], "pullable_by": ["a3"]}
+    [row] = image_rows(ImageList([BUILT.model_copy(update=where)]))
+    assert row[-2:] == ("a1, a2", "a3")
 
 
 def test_a_build_ends_with_how_to_use_it() -> None:

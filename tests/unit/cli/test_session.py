@@ -12,10 +12,10 @@ from backendai_jupyter.domain.records import Step
 from backendai_jupyter.domain.states import Status
 from backendai_jupyter.domain.wire import Exit, ExitReason
 from backendai_jupyter.errors import InvalidInput, NotFound
+from backendai_jupyter.web.image_models import ImageList
 from backendai_jupyter.web.models import (
     Agent,
     AgentList,
-    ImageList,
     SessionDetail,
     SessionFilter,
     SessionList,

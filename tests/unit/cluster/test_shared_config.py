@@ -12,6 +12,7 @@ from traitlets.config import Config, Configurable
 
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.memory import MemoryClusterStore
+from backendai_jupyter.cluster.protocols import MAX_AT_ONCE
 from backendai_jupyter.cluster.shared_config import (
     GLOBAL,
     SharedConfig,
@@ -24,6 +25,7 @@ from backendai_jupyter.cluster.shared_config import (
     read_settings,
 )
 from backendai_jupyter.config import BackendAI, BackendAIAgent
+from backendai_jupyter.config.shared import SECTIONS, shared_names
 from backendai_jupyter.errors import InvalidInput, NotFound
 from backendai_jupyter.supervisor import Supervisor
 from tests.helpers import eventually
@@ -234,6 +236,20 @@ async def test_nothing_is_written_where_one_is_wrong(
     with pytest.raises(InvalidInput, match=culprit):
         await put_settings(store, scope, settings)
     assert await list_settings(store) == []
+
+
+async def test_what_is_put_together_is_taken_together(
+    store: MemoryClusterStore, follow: Follow
+) -> None:
+    process = await follow()
+    await put_settings(store, GLOBAL, {CPU: 2, "BackendAIAgent.pids_limit": 99})
+    await process.until(2)
+    assert process.settings.pids_limit == 99
+    assert process.changes == 1
+
+
+def test_one_transaction_has_room_for_all_settings() -> None:
+    assert sum(len(shared_names(section)) for section in SECTIONS.values()) <= MAX_AT_ONCE
 
 
 async def test_the_list_shows_right_and_wrong_and_tells_no_secret(

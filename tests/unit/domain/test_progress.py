@@ -9,6 +9,7 @@ from traitlets.config import Config
 from backendai_jupyter.config import BackendAI
 from backendai_jupyter.domain.progress import START_TIMEOUTS, doing
 from backendai_jupyter.domain.states import TRANSITIONS, Status
+from backendai_jupyter.domain.wire import PullProgress
 
 
 def settings(limits: object) -> BackendAI:
@@ -37,6 +38,14 @@ def test_what_is_not_given_stays_as_it_is() -> None:
 def test_what_is_wrong_is_named(limits: object, field: str) -> None:
     with pytest.raises(TraitError, match=field):
         settings(limits).start_limits()
+
+
+def test_a_pull_says_how_far_it_is() -> None:
+    pull = PullProgress(bytes_done=3 << 20, bytes_total=1 << 30, layers_done=1, layers_total=4)
+    said = "Fetching its image: 3 MiB of 1 GiB, 1 of 4 layers unpacked."
+    assert doing(Status.PULLING, "image", pull) == said
+    assert doing(Status.RESTARTING, "image", pull) == said
+    assert doing(Status.PULLING, "image", PullProgress()) == "Fetching its image."
 
 
 def test_there_is_a_sentence_for_everything_that_is_under_way() -> None:

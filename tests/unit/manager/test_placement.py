@@ -70,6 +70,16 @@ def test_an_agent_without_the_image_is_passed_over() -> None:
     assert picked.agent_id == "b"
 
 
+def test_an_agent_that_has_the_image_comes_before_an_emptier_one_that_can_fetch_it() -> None:
+    fetching = replace(candidate("a", 8, images=()), pullable=frozenset({"python"}))
+    having = candidate("b", 2)
+    picked = [
+        disperse([fetching, having], gib(asked), "python") or pytest.fail("nobody")
+        for asked in (1, 4)
+    ]
+    assert [one.agent_id for one in picked] == ["b", "a"]
+
+
 def test_a_drained_agent_gets_nothing_and_is_named_as_the_reason() -> None:
     drained = replace(candidate("a", 8), is_drained=True)
     (placed,) = place([make_session("s")], [drained, candidate("b", 4)], BOTH)

@@ -9,11 +9,11 @@ from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.states import Status
 from backendai_jupyter.domain.wire import AgentReport, Exit, ExitReason, Image, Mount
 from backendai_jupyter.manager.board import Notice
+from backendai_jupyter.web.image_models import images_of
 from backendai_jupyter.web.models import (
     SessionDetail,
     agents_of,
     detail_of,
-    images_of,
     me_of,
     presets_of,
     session_of,
@@ -59,7 +59,8 @@ def test_a_session_says_what_its_kernel_has_and_why_it_ended() -> None:
         "mounts": [{"target": "/home/work/data", "readonly": True}],
         "workdir": "/home/work",
         "generation": 1,
-        "exit": {"reason": "oom-killed", "message": "It was too much.", "code": 137},
+        "exit": {"reason": "oom-killed", "message": "It was too much.", "code": 137, "cause": ""},
+        "pull": None,
         "statistics": None,
         "statistics_reason": "",
     }
