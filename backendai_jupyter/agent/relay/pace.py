@@ -7,9 +7,9 @@ else come late.
 
 from __future__ import annotations
 
-_RATE_PER_S = 1000.0  # messages that are no flood yet, and as many that may come at once
+_RATE_PER_S = 3000.0  # messages that are no flood yet: a client that asks at once again has 1,500
 _MOST = 64.0
-_MESSAGE_BYTES = 65_536  # a larger message counts as several
+_MESSAGE_BYTES = 4096  # a larger message counts as several
 _LIVELY_S = 0.1  # after which a stream without messages no longer counts
 _SHARE = 0.05  # of the time, for a flood beside a lively stream
 _LONGEST_S = 0.1  # a turn that took long had to wait itself, for a disk, say

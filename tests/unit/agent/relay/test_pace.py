@@ -25,7 +25,7 @@ def flood(pace: Pace, *, until_s: float) -> None:
 def test_a_few_messages_never_wait(traffic: Traffic) -> None:
     pace, at_s = Pace(traffic, gather_s=GATHER_S), 100.0
     for _ in range(1000):
-        at_s += 0.006  # as long as a round trip, with its five messages
+        at_s += 0.003  # as long as a quick round trip, with its five messages
         pace.passed(5, 3000, began_s=at_s - 0.001, now_s=at_s)
         assert pace.rest_s(at_s) == 0
 
@@ -58,6 +58,18 @@ def test_beside_a_lively_stream_a_flood_has_little_time(traffic: Traffic) -> Non
     assert pace.rest_s(100.004) == pytest.approx(0.038)
     pace.passed(100, 100, began_s=100.5, now_s=100.502)
     assert pace.rest_s(100.502) == 0  # the other one has been silent for long
+
+
+def test_a_flood_that_rests_stays_one(traffic: Traffic) -> None:
+    pace, other = Pace(traffic), Pace(traffic)
+    flood(pace, until_s=100)
+    at_s, passed_bytes = 100.0, 0
+    while at_s < 101:
+        at_s += pace.rest_s(at_s) + 0.002
+        other.passed(1, 100, began_s=at_s, now_s=at_s)
+        pace.passed(16, 1 << 20, began_s=at_s - 0.002, now_s=at_s)
+        passed_bytes += 1 << 20
+    assert passed_bytes == pytest.approx(25 << 20, rel=0.1)  # a twentieth of the time
 
 
 def test_a_turn_that_was_held_up_costs_no_long_rest(traffic: Traffic) -> None:
