@@ -12,6 +12,7 @@ from backendai_jupyter.domain.records import SYSTEM, ComputeSession, User
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.states import Status
 from backendai_jupyter.manager.board import Board
+from backendai_jupyter.manager.reports import Refusal
 from backendai_jupyter.manager.scheduler.scheduler import Scheduler
 from backendai_jupyter.manager.scheduler.snapshot import Placed, Why
 from backendai_jupyter.store.agents import AgentStore
@@ -120,6 +121,19 @@ async def test_reasons_are_told_when_they_change(cluster: Cluster) -> None:
     await cluster.sessions.move(first.main.id, Status.TERMINATED, reason="", by="a", now=99.0)
     await cluster.scheduler.step()
     assert await cluster.status(big) is Status.SCHEDULED
+
+
+async def test_what_waits_is_told_of_agents_that_are_there_and_cannot_be_used(
+    cluster: Cluster,
+) -> None:
+    cluster.board.refusals = {"b": Refusal("b", "9.0", "Agent b is too new.")}
+    asked = await cluster.ask()
+    await cluster.scheduler.step()
+    told = (await cluster.sessions.get(asked.id, SYSTEM)).status_reason
+    assert told == (
+        "Waiting for an agent: none of resource group 'default' is alive. Agent b is too new."
+    )
+    assert (await cluster.scheduler.outlook())[asked.id].reason == told
 
 
 async def test_attempts_are_counted_by_pass_until_others_may_pass(cluster: Cluster) -> None:
