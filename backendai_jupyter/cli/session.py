@@ -153,6 +153,7 @@ def session_facts(one: Session) -> list[tuple[str, str]]:
     facts = [
         ("name", one.name),
         ("kernelspec", one.kernelspec),
+        ("resource group", one.resource_group),
         ("status", one.status),
         ("reason", one.status_reason),
         ("created", moment(one.created_at)),

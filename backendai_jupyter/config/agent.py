@@ -32,8 +32,8 @@ class BackendAIAgent(ImageSettings):
 
     resource_group = Unicode(
         "default",
-        help="""Name of the resource group that this node belongs to.  Its agents share settings
-        that others do not have.""",
+        help="""Name of the resource group that this node belongs to.  Only sessions that ask for
+        this group run there, and its agents share settings that others do not have.""",
     ).tag(config=True)
 
     etcd_url = Unicode(

@@ -10,6 +10,7 @@ from traitlets import Bool, Dict, Float, List, TraitError, Unicode, default, val
 from traitlets.config import Configurable
 
 from backendai_jupyter.config.checks import all_or_none, checked_for_sockets, short_directory
+from backendai_jupyter.domain.groups import GroupPolicy, read_groups
 from backendai_jupyter.domain.progress import StartLimits
 from backendai_jupyter.errors import InvalidInput
 from backendai_jupyter.storage.hosts import VFolderHost, read_hosts
@@ -75,6 +76,19 @@ class BackendAI(Configurable):
         help="""Name of the host that a new folder goes to.  Default: the first one of
         ``vfolder_hosts``.""",
     ).tag(config=True)
+
+    resource_groups = Dict(
+        help="""How sessions that wait for a resource group are served, by its name, e.g.
+        ``{"default": {"order": "drf"}, "gpu": {"strategy": "concentrated"}}``.  A group that an
+        agent names need not be here, and then has the values that come first below.
+
+        ``order``, among sessions of one priority: ``fifo``, ``lifo``, or ``drf`` (whose owner
+        has the smallest share of the group).  ``strategy``: ``dispersed`` takes the emptiest
+        agent, ``concentrated`` the fullest, ``roundrobin`` each in turn.  ``head_of_line``, what
+        a session without room means for those behind it: with ``strict`` they wait, too; with
+        ``skip`` they may pass once it was tried ``skip_after`` times (5; 0 at once), which uses
+        agents better and can keep a large session waiting for ever.""",
+    ).tag(config=True, shared=True)
 
     full_pass_s = Float(
         2.0,
@@ -181,6 +195,10 @@ class BackendAI(Configurable):
             )
         return found
 
+    def groups(self) -> dict[str, GroupPolicy]:
+        """Return the policies of ``resource_groups``."""
+        return read_groups(self.resource_groups, field="BackendAI.resource_groups")
+
     def start_limits(self) -> StartLimits:
         """Return ``start_timeouts`` and ``start_timeout_s`` together."""
         return _read_limits(self.start_timeouts, total_s=self.start_timeout_s)
@@ -197,6 +215,14 @@ class BackendAI(Configurable):
     def _are_limits(self, proposal: Any) -> dict[str, float]:
         try:
             _read_limits(proposal.value)
+        except InvalidInput as error:
+            raise TraitError(str(error)) from None
+        return dict(proposal.value)
+
+    @validate("resource_groups")
+    def _are_policies(self, proposal: Any) -> dict[str, Any]:
+        try:
+            read_groups(proposal.value, field="BackendAI.resource_groups")
         except InvalidInput as error:
             raise TraitError(str(error)) from None
         return dict(proposal.value)

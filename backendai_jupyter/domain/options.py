@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import reduce
 from typing import Annotated, Any
 
@@ -21,6 +22,7 @@ from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.vfolders import Permission, check_name
 from backendai_jupyter.errors import InvalidInput
 
+MAX_PRIORITY = 100
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OWN_PREFIX = "BACKENDAI_"
 _MOUNT_KEYS = ("name", "alias", "permission")
@@ -31,6 +33,7 @@ ENVIRONMENT = {
     "BACKENDAI_PRESET": "preset",
     "BACKENDAI_MOUNTS": "mounts",
     "BACKENDAI_RESOURCE_GROUP": "resource_group",
+    "BACKENDAI_PRIORITY": "priority",
 }
 
 
@@ -76,6 +79,28 @@ def _parts_of_mount(raw: Any) -> tuple[Any, Any, Any]:
     return raw.get("name"), raw.get("alias"), raw.get("permission")
 
 
+def _read_priority(raw: Any) -> int | None:
+    if raw is None:
+        return None
+    if isinstance(raw, bool) or not isinstance(raw, int) or not 0 <= raw <= MAX_PRIORITY:
+        raise InvalidInput("priority", f"{raw!r} is no whole number from 0 to {MAX_PRIORITY}")
+    return raw
+
+
+def _read_time(raw: Any) -> datetime | None:
+    """Read e.g. ``2026-11-28T06:00:00+09:00``."""
+    if raw is None or isinstance(raw, datetime):
+        return raw
+    try:
+        at = datetime.fromisoformat(raw)
+    except (TypeError, ValueError):
+        at = None
+    if at is None or at.tzinfo is None:
+        problem = f"{raw!r} is no time with its zone, such as '2026-11-28T06:00:00+09:00'"
+        raise InvalidInput("not_before", problem)
+    return at
+
+
 def _check_env(raw: Any) -> dict[str, str]:
     if not isinstance(raw, Mapping):
         raise InvalidInput("env", "expected an object of names and values")
@@ -101,6 +126,8 @@ class Options(BaseModel):
     cluster_size: int | None = None
     mounts: list[Annotated[MountOption, BeforeValidator(_read_mount)]] | None = None
     resource_group: str | None = None
+    priority: Annotated[int | None, BeforeValidator(_read_priority)] = None
+    not_before: Annotated[datetime | None, BeforeValidator(_read_time)] = None
     env: Annotated[dict[str, str], BeforeValidator(_check_env)] = {}
 
     @classmethod
@@ -147,6 +174,8 @@ class Options(BaseModel):
             cluster_size=self.cluster_size or below.cluster_size,
             mounts=below.mounts if self.mounts is None else self.mounts,
             resource_group=self.resource_group or below.resource_group,
+            priority=below.priority if self.priority is None else self.priority,
+            not_before=self.not_before or below.not_before,
             env={**below.env, **self.env},
         )
 
@@ -162,6 +191,8 @@ def _spelled_out(variable: str, name: str, text: str) -> Any:
             return json.loads(text)
         except ValueError as error:
             raise InvalidInput(variable, f"not valid JSON: {error}") from None
+    if name == "priority":
+        return int(text) if re.fullmatch(r"\d{1,9}", text) else text
     if name == "mounts":
         return [part.strip() for part in text.split(",")]
     if name == "resources":

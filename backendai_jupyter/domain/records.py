@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from backendai_jupyter.domain.resources import Slots
+from backendai_jupyter.domain.groups import DEFAULT_GROUP
+from backendai_jupyter.domain.resources import Amounts, Slots
 from backendai_jupyter.domain.states import Status
 from backendai_jupyter.domain.vfolders import Permission, VFolderStatus
 from backendai_jupyter.domain.wire import Exit, Mount
@@ -83,10 +84,36 @@ class ComputeSession:
     ended_at: float | None
     kernels: tuple[Kernel, ...]  # main1 first
     jupyter_kernel_id: str | None = None  # what Jupyter calls the main kernel
+    resource_group: str = DEFAULT_GROUP
+    not_before: float = 0.0  # seconds since the epoch; 0 is at once
 
     @property
     def main(self) -> Kernel:
         return self.kernels[0]
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingKernel:
+    """As much of a ``PENDING`` kernel as its placement depends on."""
+
+    id: str
+    image: str
+    wanted: Amounts
+    hosts: frozenset[str] = frozenset()  # the vfolder hosts of its folders
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingSession:
+    """As much of a ``PENDING`` session as its place in the queue depends on."""
+
+    id: str
+    owner: str
+    group: str
+    priority: int
+    created_at: float
+    kernels: tuple[WaitingKernel, ...]
+    not_before: float = 0.0  # seconds since the epoch; 0 is at once
+    status_reason: str = ""  # what its owner was told last
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,5 +196,7 @@ class NewSession:
     workdir: str
     shows_all: bool = False
     priority: int = 10
+    resource_group: str = DEFAULT_GROUP
+    not_before: float = 0.0
     jupyter_kernel_id: str | None = None
     kernel_id: str = ""  # empty: the store makes one

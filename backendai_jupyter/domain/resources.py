@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 
 from backendai_jupyter.errors import InvalidInput
 
 QUANTUM = Decimal("0.001")  # the smallest amount of any slot
+
+
+# Slots and thousandths of them, by name of the slot: fast to compare, and as exact.
+Amounts = tuple[tuple[str, int], ...]
 
 
 class Unit(StrEnum):
@@ -91,6 +95,14 @@ class Slots(Mapping[str, Decimal]):
     def __sub__(self, other: Slots) -> Slots:
         return Slots({slot: self[slot] - other[slot] for slot in {*self, *other}})
 
+    @classmethod
+    def total(cls, bundles: Iterable[Slots]) -> Slots:
+        amounts: dict[str, Decimal] = {}
+        for bundle in bundles:
+            for slot, amount in bundle.items():
+                amounts[slot] = amounts.get(slot, Decimal(0)) + amount
+        return cls(amounts)
+
     def over(self, other: Slots) -> Slots:
         """Return this bundle with the amounts of ``other`` taken where ``self`` has none."""
         return Slots({**other._amounts, **self._amounts})
@@ -111,6 +123,13 @@ class Slots(Mapping[str, Decimal]):
     def from_json(cls, raw: Mapping[str, str]) -> Slots:
         """Read what ``to_json`` wrote; slots unknown to this version are kept."""
         return cls({slot: Decimal(amount) for slot, amount in raw.items()})
+
+    def to_amounts(self) -> Amounts:
+        return tuple((slot, int(amount.scaleb(3))) for slot, amount in self._amounts.items())
+
+    @classmethod
+    def from_amounts(cls, amounts: Iterable[tuple[str, int]]) -> Slots:
+        return cls({slot: Decimal(amount).scaleb(-3) for slot, amount in amounts})
 
     def for_people(self) -> str:
         """Return e.g. ``cpu 2, mem 4 GiB``."""

@@ -27,6 +27,7 @@ from backendai_jupyter.store.agents import AgentStore
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.jupyter_sessions import JupyterSessionStore
 from backendai_jupyter.store.presets import PresetStore
+from backendai_jupyter.store.queue import QueueStore
 from backendai_jupyter.store.sessions import SessionStore
 from backendai_jupyter.store.users import UserStore
 from backendai_jupyter.store.vfolders import VFolderStore
@@ -87,7 +88,7 @@ class Manager:
         self._settings = settings
         self._supervisor = supervisor
         self._now = now
-        scheduler = self._make_scheduler()
+        scheduler = self._make_scheduler(QueueStore(database))
         self._reconciler = self._make_reconciler(cluster)
         self._observer = self._make_observer(sealer, self._reconciler)
         self._schedule = self._led("scheduler", scheduler.step, self._full_pass_s)
@@ -160,15 +161,18 @@ class Manager:
             now=self._now,
         )
 
-    def _make_scheduler(self) -> Scheduler:
+    def _make_scheduler(self, queue: QueueStore) -> Scheduler:
         return Scheduler(
             self.cluster_id,
             sessions=self._store,
+            queue=queue,
             agents=self.agents,
             board=self.board,
             hosts=self.vfolders.hosts,
+            policies=self._settings.groups,
             scheduled=self._asked_for,
             told=lambda: self._observe.poke(),
+            again=lambda: self._schedule.poke(),
             now=self._now,
         )
 

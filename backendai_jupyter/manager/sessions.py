@@ -6,17 +6,26 @@ import asyncio
 import contextlib
 import re
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.protocols import LiveStore
+from backendai_jupyter.domain.groups import DEFAULT_GROUP
 from backendai_jupyter.domain.images import missing, strictest
 from backendai_jupyter.domain.mounts import HOME
 from backendai_jupyter.domain.options import Options, merge
-from backendai_jupyter.domain.records import SYSTEM, ComputeSession, NewSession, Step, Viewer
+from backendai_jupyter.domain.records import (
+    SYSTEM,
+    ComputeSession,
+    NewSession,
+    Step,
+    Viewer,
+    WaitingKernel,
+    WaitingSession,
+)
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.states import FINAL, Status
 from backendai_jupyter.domain.wire import Connection, ExitReason, Mount
@@ -33,8 +42,9 @@ from backendai_jupyter.errors import (
     Unavailable,
 )
 from backendai_jupyter.manager.board import Board, Notice
-from backendai_jupyter.manager.scheduler.placement import check_can_ever_fit
+from backendai_jupyter.manager.scheduler.explain import check_can_ever_fit
 from backendai_jupyter.manager.scheduler.scheduler import Scheduler
+from backendai_jupyter.manager.scheduler.snapshot import Decision, Waiting
 from backendai_jupyter.manager.vfolders import (
     VFolders,
     kernel_path_of,
@@ -46,7 +56,7 @@ from backendai_jupyter.store.presets import PresetStore
 from backendai_jupyter.store.sessions import SessionStore
 
 MINIMUM = Slots({"cpu": Decimal("0.001"), "mem": 64 * 1024**2})
-DEFAULT_GROUP = "default"
+DEFAULT_PRIORITY = 10
 _LOG_TIMEOUT_S = 5.0
 _SIGNAL_TIMEOUT_S = 3.0
 _OVER = FINAL | {Status.TERMINATING}
@@ -118,9 +128,38 @@ class Sessions:
         """
         if trouble := self._trouble():
             raise Unavailable(f"No kernel can start now, and those that run go on: {trouble}.")
+        session = await self._create(await self._admitted(request, viewer), request.kernel_id)
+        await reached("manager.session.written")
+        await self._board.post([Notice.of(session, session.main)])
+        self._enqueued()
+        return session
+
+    async def try_out(self, request: Request, viewer: Viewer) -> Decision:
+        """Say what would become of a request now, without making it; raises as ``enqueue``."""
+        new = await self._admitted(request, viewer)
+        hosts = frozenset(mount.vfolder_host for mount in new.mounts) - {""}
+        kernel = WaitingKernel("main1", new.image, new.slots.to_amounts(), hosts)
+        session = WaitingSession(
+            id="",
+            owner=new.owner,
+            group=new.resource_group,
+            priority=new.priority,
+            created_at=self._now(),
+            kernels=(kernel,),
+            not_before=new.not_before,
+        )
+        return await self._scheduler.try_out(session)
+
+    async def outlook(self) -> Mapping[str, Waiting]:
+        """Return, by id, where the sessions that wait stand in their queues."""
+        return await self._scheduler.outlook()
+
+    async def _admitted(self, request: Request, viewer: Viewer) -> NewSession:
+        """Return the session that a request is for, or raise why there can be none."""
         options = merge(request.layers)
         slots = await self._slots(request, options)
-        candidates = await self._scheduler.candidates()
+        group = self._group(options)
+        candidates = [c for c in await self._scheduler.candidates() if c.group == group]
         if candidates and not any(c.can_have(request.image) for c in candidates):
             raise NotFound(
                 f"No agent has the image {request.image!r}, or may fetch it. "
@@ -131,7 +170,7 @@ class Sessions:
         workdir, mounts = await self._workdir(request, mounts, viewer)
         env = {**request.env, **_session_name(request, mounts)}
         env.update(merge([request.defaults, options]).env)
-        new = NewSession(
+        return NewSession(
             id="",
             owner=viewer.user_id,
             name=request.name or request.kernelspec,
@@ -144,13 +183,11 @@ class Sessions:
             mounts=mounts,
             shows_all=options.mounts is None,
             workdir=workdir,
+            priority=DEFAULT_PRIORITY if options.priority is None else options.priority,
+            resource_group=group,
+            not_before=options.not_before.timestamp() if options.not_before else 0.0,
             jupyter_kernel_id=request.kernel_id if request.for_server else None,
         )
-        session = await self._create(new, request.kernel_id)
-        await reached("manager.session.written")
-        await self._board.post([Notice.of(session, session.main)])
-        self._enqueued()
-        return session
 
     async def until_running(self, kernel_id: str, *, generation: int = 1) -> Connection:
         """Wait until the kernel answers and return how to reach it.
@@ -278,12 +315,15 @@ class Sessions:
         _check_minimum(slots, least, f"a kernel of the image {request.image!r}")
         if (options.cluster_size or 1) != 1:
             raise InvalidInput("backendai.cluster_size", "only sessions of 1 kernel can be run yet")
-        if (options.resource_group or DEFAULT_GROUP) != DEFAULT_GROUP:
-            raise InvalidInput(
-                "backendai.resource_group",
-                f"there is no group {options.resource_group!r}; known is {DEFAULT_GROUP!r}",
-            )
         return slots
+
+    def _group(self, options: Options) -> str:
+        group = options.resource_group or DEFAULT_GROUP
+        known = self._scheduler.groups()
+        if group not in known:
+            problem = f"there is no group {group!r}; known are {', '.join(known)}"
+            raise InvalidInput("backendai.resource_group", problem)
+        return group
 
     async def _workdir(
         self, request: Request, mounts: tuple[Mount, ...], viewer: Viewer

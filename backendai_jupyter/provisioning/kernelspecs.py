@@ -7,7 +7,11 @@ from typing import Any
 
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
 
+from backendai_jupyter.domain.options import Options
+from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.wire import Image
+from backendai_jupyter.errors import InvalidInput
+from backendai_jupyter.manager.sessions import Request
 from backendai_jupyter.provisioning.backends import BACKENDS
 from backendai_jupyter.provisioning.image_specs import PREFIX, name_for, spec_for, template_for
 
@@ -87,6 +91,27 @@ def _is_offered(name: str, spec: KernelSpec | None, images: Container[str]) -> b
     if not is_ours(spec):
         return not BACKENDS.backend.settings.hide_local_kernelspecs
     return name == DEFAULT_KERNEL or _image_of(spec) in images
+
+
+def request_of(specs: KernelSpecManager, name: str, asked: Mapping[str, object]) -> Request:
+    """Return the request for a kernel of the spec ``name`` with the ``backendai`` object ``asked``.
+
+    Raises ``InvalidInput`` naming the field, and for a spec that is not there or not ours.
+    """
+    try:
+        spec = specs.get_kernel_spec(name)
+    except NoSuchKernel:
+        raise InvalidInput("kernelspec", f"there is no kernelspec {name!r}") from None
+    if not is_ours(spec):
+        raise InvalidInput("kernelspec", f"kernels of {name!r} do not run on Backend.AI")
+    resources = _stanza(spec).get("config", {}).get("resources", {})
+    return Request(
+        kernelspec=name,
+        image=_image_of(spec),
+        argv=tuple(spec.argv),
+        defaults=Options(resources=Slots.parse(resources)),
+        layers=(Options.parse(asked),),
+    )
 
 
 def is_ours(spec: KernelSpec) -> bool:

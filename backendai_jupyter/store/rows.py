@@ -87,6 +87,8 @@ def first_of(new: NewSession, now: float) -> ComputeSession:
         ended_at=None,
         kernels=(kernel,),
         jupyter_kernel_id=new.jupyter_kernel_id,
+        resource_group=new.resource_group,
+        not_before=new.not_before,
     )
 
 
@@ -171,6 +173,8 @@ def _to_session(row: Any) -> ComputeSession:
         ended_at=row.in_session_ended_at,
         kernels=(),
         jupyter_kernel_id=row.in_session_jupyter_kernel_id,
+        resource_group=row.in_session_resource_group,
+        not_before=row.in_session_not_before,
     )
 
 

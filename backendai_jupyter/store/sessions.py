@@ -140,17 +140,11 @@ class SessionStore:
             return to_sessions(await conn.execute(query))
 
     async def live(
-        self,
-        cluster_id: str,
-        *,
-        viewer: Viewer = SYSTEM,
-        jupyter_kernel_id: str | None = None,
-        status: Status | None = None,
+        self, cluster_id: str, *, viewer: Viewer = SYSTEM, jupyter_kernel_id: str | None = None
     ) -> tuple[ComputeSession, ...]:
         """Return the sessions of a cluster that have not ended, oldest first.
 
-        With ``jupyter_kernel_id`` only those that Jupyter calls so, with ``status`` only those
-        that have it.
+        With ``jupyter_kernel_id`` only those that Jupyter calls so.
         """
         query = select_sessions().where(
             sessions.c.cluster_id == cluster_id,
@@ -159,8 +153,6 @@ class SessionStore:
         )
         if jupyter_kernel_id is not None:
             query = query.where(sessions.c.jupyter_kernel_id == jupyter_kernel_id)
-        if status is not None:
-            query = query.where(sessions.c.status == status)
         query = query.order_by(sessions.c.created_at, *KERNEL_ORDER)
         async with self._database.read() as conn:
             return to_sessions(await conn.execute(query))
@@ -223,27 +215,6 @@ class SessionStore:
             if not moves or not moves.keys() <= {kernel.id for kernel in session.kernels}:
                 raise ValueError(f"{sorted(moves)} are not kernels of session {session_id}")
             await move_kernels(conn, session, moves)
-
-    @retried
-    async def set_pending_reason(self, kernel_id: str, reason: str) -> None:
-        """Say why a kernel waits; nothing is written if that is known or it waits no more."""
-        waits = sa.and_(
-            kernels.c.id == kernel_id,
-            kernels.c.status == Status.PENDING,
-            kernels.c.status_reason != reason,
-        )
-        async with self._database.read() as conn:
-            if (await conn.execute(sa.select(kernels.c.id).where(waits))).first() is None:
-                return
-        async with self._database.write() as conn:
-            session, _ = await lock_session_of(conn, kernel_id, SYSTEM)
-            told = await conn.execute(sa.update(kernels).where(waits).values(status_reason=reason))
-            if told.rowcount == 1 and session.status is Status.PENDING:
-                await conn.execute(
-                    sa.update(sessions)
-                    .where(sessions.c.id == session.id)
-                    .values(status_reason=reason)
-                )
 
     @retried
     async def restart(

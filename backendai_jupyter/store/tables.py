@@ -69,6 +69,8 @@ sessions = sa.Table(
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("status_reason", sa.Text, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("resource_group", sa.String(64), nullable=False, server_default="default"),
+    sa.Column("not_before", sa.Double, nullable=False, server_default="0"),
     sa.Column("ended_at", sa.Double),  # set exactly while the status is final
     sa.Index(None, "owner", "created_at"),
     sa.Index(None, "cluster_id", "ended_at"),

@@ -8,6 +8,7 @@ strings, ``mem`` in bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated
@@ -19,6 +20,8 @@ from backendai_jupyter.domain.states import Status
 from backendai_jupyter.domain.statistics import KernelStatistics, NodeStatistics
 from backendai_jupyter.manager.board import Notice
 from backendai_jupyter.manager.reports import Refusal
+from backendai_jupyter.manager.scheduler.snapshot import Waiting
+from backendai_jupyter.web.pending import Pending, pending_of
 
 MAX_SESSIONS = 1000  # in one answer
 _NO_REFUSALS: Mapping[str, Refusal] = {}
@@ -90,6 +93,10 @@ class Session(Model):
     status_reason: str
     created_at: float
     ended_at: float | None
+    resource_group: str = "default"
+    priority: int = 10
+    not_before: float = Field(default=0, description="when it may start; 0 is at once")
+    pending: Pending | None = Field(default=None, description="while it waits to be placed")
     kernels: list[Kernel]
 
 
@@ -221,23 +228,17 @@ class Problem(Model):
     field: str | None = Field(default=None, description="the part of the request that is wrong")
 
 
-def session_of(session: records.ComputeSession) -> Session:
-    return Session.model_validate(_session_fields(session))
+def session_of(session: records.ComputeSession, waiting: Waiting | None = None) -> Session:
+    return Session.model_validate(_session_fields(session, waiting))
 
 
-def detail_of(session: records.ComputeSession, steps: Iterable[records.Step]) -> SessionDetail:
-    history = [
-        {
-            "kernel_id": step.kernel_id,
-            "before": step.before,
-            "after": step.after,
-            "reason": step.reason,
-            "by": step.by,
-            "at": step.at,
-        }
-        for step in steps
-    ]
-    return SessionDetail.model_validate({**_session_fields(session), "history": history})
+def detail_of(
+    session: records.ComputeSession,
+    steps: Iterable[records.Step],
+    waiting: Waiting | None = None,
+) -> SessionDetail:
+    history = [asdict(step) for step in steps]
+    return SessionDetail.model_validate({**_session_fields(session, waiting), "history": history})
 
 
 def with_progress(detail: SessionDetail, notices: Iterable[Notice]) -> SessionDetail:
@@ -277,7 +278,7 @@ def me_of(user: records.User) -> Me:
     return Me(id=user.id, name=user.name)
 
 
-def _session_fields(session: records.ComputeSession) -> dict[str, object]:
+def _session_fields(session: records.ComputeSession, waiting: Waiting | None) -> dict[str, object]:
     return {
         "id": session.id,
         "name": session.name,
@@ -287,6 +288,10 @@ def _session_fields(session: records.ComputeSession) -> dict[str, object]:
         "status_reason": session.status_reason,
         "created_at": session.created_at,
         "ended_at": session.ended_at,
+        "resource_group": session.resource_group,
+        "priority": session.priority,
+        "not_before": session.not_before,
+        "pending": pending_of(waiting) if session.status is Status.PENDING else None,
         "kernels": [_kernel_of(kernel) for kernel in session.kernels],
     }
 

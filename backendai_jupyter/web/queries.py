@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from backendai_jupyter.domain import records
-from backendai_jupyter.domain.records import Viewer
-from backendai_jupyter.domain.states import FINAL
+from backendai_jupyter.domain.records import ComputeSession, Viewer
+from backendai_jupyter.domain.states import FINAL, Status
 from backendai_jupyter.manager.manager import Manager
+from backendai_jupyter.manager.scheduler.snapshot import Waiting
 from backendai_jupyter.web.image_models import ImageList, images_of
 from backendai_jupyter.web.models import (
     Agent,
@@ -56,15 +57,25 @@ async def read_images(manager: Manager) -> ImageList:
 
 async def read_sessions(manager: Manager, viewer: Viewer, wanted: SessionFilter) -> SessionList:
     rows = await manager.sessions.list(viewer, statuses=wanted.status or None, limit=wanted.limit)
-    found = [session_of(session) for session in rows]
+    outlook = await _outlook(manager, rows)
+    found = [session_of(session, outlook.get(session.id)) for session in rows]
     return SessionList(await _measured(manager, found) if wanted.statistics else found)
+
+
+async def _outlook(manager: Manager, found: Sequence[ComputeSession]) -> Mapping[str, Waiting]:
+    """Return where the sessions of this cluster that wait stand, if any of ``found`` does."""
+    if not any(session.status is Status.PENDING for session in found):
+        return {}
+    return await manager.sessions.outlook()
 
 
 async def read_session(
     manager: Manager, session_id: str, viewer: Viewer, wanted: Wanted = _NOTHING_MORE
 ) -> SessionDetail:
     session = await manager.sessions.get(session_id, viewer)
-    detail = detail_of(session, await manager.sessions.history(session_id, viewer))
+    history = await manager.sessions.history(session_id, viewer)
+    waiting = (await _outlook(manager, [session])).get(session_id)
+    detail = detail_of(session, history, waiting)
     notices = (manager.board.get(kernel.id) for kernel in session.kernels)
     detail = with_progress(detail, [notice for notice in notices if notice is not None])
     return (await _measured(manager, [detail]))[0] if wanted.statistics else detail

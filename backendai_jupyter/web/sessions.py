@@ -5,7 +5,10 @@ from __future__ import annotations
 from jupyter_server.auth.decorator import authorized
 from tornado import web
 
+from backendai_jupyter.errors import InvalidInput
+from backendai_jupyter.provisioning.kernelspecs import request_of
 from backendai_jupyter.web.base import BackendHandler
+from backendai_jupyter.web.dry_run import DryRun, NewSession, SessionOptions, dry_run_of
 from backendai_jupyter.web.models import (
     END_REASON,
     Log,
@@ -25,6 +28,16 @@ class SessionsHandler(BackendHandler):
     async def get(self, query: SessionFilter) -> SessionList:
         """List compute sessions, newest first."""
         return await self.ask(read_sessions(self.manager, self.viewer, query))
+
+    @web.authenticated
+    @authorized
+    @operation(returns=DryRun, query=SessionOptions, body=NewSession)
+    async def post(self, query: SessionOptions, body: NewSession) -> DryRun:
+        """Say what would become of a session; only with `dry_run=true` yet."""
+        if not query.dry_run:
+            raise InvalidInput("dry_run", "must be true: kernels are started by POST /api/kernels")
+        request = request_of(self.kernel_spec_manager, body.kernelspec, body.backendai)
+        return dry_run_of(await self.ask(self.manager.sessions.try_out(request, self.viewer)))
 
 
 class SessionHandler(BackendHandler):

@@ -83,6 +83,44 @@ async def test_waiting_for_room_has_a_limit_where_one_is_set(short_tmp_path: Pat
         assert [session["status_reason"] for session in ended] == [answer.json()["message"]]
 
 
+async def test_what_waits_says_its_place_and_a_dry_run_says_what_would_happen(
+    short_tmp_path: Path,
+) -> None:
+    async with running(short_tmp_path) as server:
+        alone = await try_out(server)
+        (agent,) = (await server.get("backendai/v1/agents")).json()
+        assert (alone["agents"], alone["pending"]) == ({"main1": agent["id"]}, None)
+        await fill(server)
+        starting = asyncio.create_task(server.post("api/kernels", json={"name": OURS}))
+        waiting = await one_in(server, "PENDING")
+
+        async def place() -> dict[str, Any] | None:
+            found: dict[str, Any] | None = (await detail(server, {"id": waiting}))["pending"]
+            return found
+
+        pending = await eventually(place)
+        assert pending is not None
+        assert (pending["why"], pending["position"]) == ("room", 1)
+        assert pending["shortfall"]["cpu"] == "1"
+        behind = await try_out(server)
+        assert (behind["agents"], behind["resource_group"]) == ({}, "default")
+        assert (behind["pending"]["why"], behind["pending"]["position"]) == ("turn", 2)
+        assert len(await sessions(server)) == 2
+        url = "backendai/v1/sessions"
+        for answer, field in (
+            (await server.post(url, json={}), "dry_run"),
+            (await server.post(f"{url}?dry_run=true", json={"kernelspec": "x"}), "kernelspec"),
+            (
+                await server.post(
+                    f"{url}?dry_run=true", json={"backendai": {"resource_group": "gpu"}}
+                ),
+                "backendai.resource_group",
+            ),
+        ):
+            assert (answer.status_code, answer.json()["field"]) == (400, field)
+        await give_up(starting)
+
+
 async def test_the_total_has_one_too(short_tmp_path: Path) -> None:
     config = f"{PROCESS}c.BackendAI.start_timeout_s = 2\n"
     async with running(short_tmp_path, config=config) as server:
@@ -200,6 +238,13 @@ async def fill(server: RunningServer) -> None:
 
 async def sessions(server: RunningServer, **query: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = (await server.get("backendai/v1/sessions", params=query)).json()
+    return found
+
+
+async def try_out(server: RunningServer) -> dict[str, Any]:
+    answer = await server.post("backendai/v1/sessions?dry_run=true", json={"kernelspec": OURS})
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
     return found
 
 

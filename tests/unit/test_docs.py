@@ -96,6 +96,7 @@ def test_the_walk_through_a_start_names_each_file_on_the_path() -> None:
         "provisioning/backend.py",
         "manager/sessions.py",
         "manager/scheduler/scheduler.py",
+        "manager/scheduler/admission.py",
         "manager/scheduler/placement.py",
         "store/sessions.py",
         "manager/reconciler.py",
@@ -147,6 +148,8 @@ def test_the_page_on_resources_lists_the_fields_that_there_are() -> None:
         "env",
         "cluster_size",
         "resource_group",
+        "priority",
+        "not_before",
     ]
     assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set(Options.model_fields)
 

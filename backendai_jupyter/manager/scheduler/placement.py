@@ -1,161 +1,351 @@
-"""Order pending sessions and choose an agent for each.  Pure: no I/O, no clock, no randomness."""
+"""Choose agents: what is free in one resource group, and who gets it.  Deterministic, no I/O.
+
+Kernels that differ only in their amounts share a *line*: the agents that could run them, best
+first.  What an agent has left changes with each kernel that it gets; its place in a line is
+mended when that line is used next.  So a kernel costs a look at the head of its line, not at
+every agent.
+
+Of two agents that have room the better one is, by the first of these in which they differ: one
+where the session has not failed; the one with fewer kinds of accelerators that the kernel does
+not ask for; one that has the image already; the one that the group's strategy prefers; the
+one whose id comes first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from decimal import Decimal
+from bisect import bisect_left, insort
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import ge
+from typing import NamedTuple
 
-from backendai_jupyter.domain.records import ComputeSession, Kernel
-from backendai_jupyter.domain.resources import Slots, amount_for_people
-from backendai_jupyter.errors import NeverFits
+from backendai_jupyter.domain.groups import GroupPolicy, Strategy
+from backendai_jupyter.domain.records import WaitingKernel, WaitingSession
+from backendai_jupyter.domain.resources import Amounts, Slots
+from backendai_jupyter.manager.scheduler.snapshot import Candidate
+
+_NO_ACCELERATORS = frozenset({"cpu", "mem"})
+_REMEMBERED = 8  # amounts that are known not to fit, for each line
+
+_Front = dict[tuple[int, ...], int]  # what is free of some slots, and the agent's number
+Rank = tuple[int, bool, float, int]  # smaller is better; the last is the agent's number
+
+
+class _Shape(NamedTuple):
+    """What decides which agents could run a kernel, its amounts aside."""
+
+    image: str
+    hosts: frozenset[str]
+    slots: tuple[str, ...]
+
+    @classmethod
+    def of(cls, kernel: WaitingKernel) -> _Shape:
+        return cls(kernel.image, kernel.hosts, tuple(slot for slot, _ in kernel.wanted))
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """An agent as the scheduler sees it."""
+class Lack:
+    """What a kernel asked for and one agent, which is the closest to enough, has not."""
 
+    kernel: WaitingKernel
     agent_id: str
-    capacity: Slots
     free: Slots
-    images: frozenset[str]
-    vfolder_hosts: Mapping[str, str] = field(default_factory=dict)  # marker's id by name
-    is_drained: bool = False
-    pullable: frozenset[str] = frozenset()  # images that it fetches when they are needed
+    shortfall: Slots
 
-    def can_have(self, image: str) -> bool:
-        return image in self.images or image in self.pullable
 
-    def lacks(self, kernel: Kernel, markers: Mapping[str, str]) -> str | None:
-        """Return a vfolder host that ``kernel`` needs and this agent has not, or as another disk.
+class _Node:
+    """One agent during a pass."""
 
-        ``markers`` are what the hosts are to the manager; one that it has not either is
-        lacking everywhere.
-        """
-        needed = sorted({mount.vfolder_host for mount in kernel.mounts} - {""})
-        for host in needed:
-            if host not in markers or self.vfolder_hosts.get(host) != markers[host]:
-                return host
+    __slots__ = ("candidate", "capacity", "free", "kinds", "turn")
+
+    def __init__(self, candidate: Candidate, turn: int) -> None:
+        self.candidate = candidate
+        self.capacity = dict(candidate.capacity.to_amounts())
+        self.free = dict(candidate.free.to_amounts())
+        self.kinds = _accelerators(self.capacity)
+        self.turn = turn  # the smaller, the sooner it is its turn
+
+    def share(self, slots: Sequence[str]) -> float:
+        """Return the free part of that slot of which least is free."""
+        free, capacity = self.free, self.capacity
+        return min([free.get(s, 0) / capacity[s] for s in slots if s in capacity], default=1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    kernel: WaitingKernel
+    number: int
+    turn: int  # the agent's, before
+
+
+class _Line:
+    """The agents that could run kernels of one shape, best first."""
+
+    def __init__(
+        self, shape: _Shape, nodes: Sequence[_Node], members: Sequence[int], least: Amounts
+    ) -> None:
+        self.members = members
+        self.stale = set(members)  # those whose place has to be found
+        self.refused: list[Amounts] = []  # that no member has room for
+        self._slots = shape.slots
+        self._nodes = nodes
+        self._least = least
+        self._ranks: dict[int, Rank] = {}
+        self._best_first: list[Rank] = []
+        needed = _accelerators(shape.slots)
+        self.tiers = {
+            number: (
+                len(nodes[number].kinds - needed),
+                shape.image not in nodes[number].candidate.images,
+            )
+            for number in members
+        }
+
+    def best_first(self, strategy: Strategy) -> Sequence[Rank]:
+        """Return those that have room for the smallest kernel of this shape that waits."""
+        if len(self.stale) * 8 > len(self.members):  # sorting costs less than moving so many
+            for number in self.stale:
+                self._rank(number, strategy)
+            self._best_first = sorted(self._ranks.values())
+        else:
+            for number in self.stale:
+                if (old := self._ranks.get(number)) is not None:
+                    del self._best_first[bisect_left(self._best_first, old)]
+                if (new := self._rank(number, strategy)) is not None:
+                    insort(self._best_first, new)
+        self.stale.clear()
+        return self._best_first
+
+    def _rank(self, number: int, strategy: Strategy) -> Rank | None:
+        node = self._nodes[number]
+        self._ranks.pop(number, None)
+        if not _covers(node.free, self._least):
+            return None
+        if strategy is Strategy.ROUND_ROBIN:
+            key: float = node.turn
+        else:
+            share = node.share(self._slots)
+            key = share if strategy is Strategy.CONCENTRATED else -share
+        self._ranks[number] = rank = (*self.tiers[number], key, number)
+        return rank
+
+
+class Room:
+    """What is free on the agents of one group; ``place`` takes of it.
+
+    ``waiting`` are the sessions that may come, ``last_agent`` is the one that had the last
+    turn.  Agents that are drained have no room.
+    """
+
+    def __init__(
+        self,
+        candidates: Iterable[Candidate],
+        waiting: Sequence[WaitingSession],
+        markers: Mapping[str, str],
+        policy: GroupPolicy,
+        *,
+        last_agent: str = "",
+    ) -> None:
+        self.markers = markers
+        self.candidates = tuple(sorted(candidates, key=lambda c: c.agent_id))
+        self._policy = policy
+        self._waiting = waiting
+        usable = [c for c in self.candidates if not c.is_drained]
+        turns = sorted(usable, key=lambda c: (c.agent_id <= last_agent, c.agent_id))
+        turn_of = {c.agent_id: turn for turn, c in enumerate(turns)}
+        self._nodes = [_Node(c, turn_of[c.agent_id]) for c in usable]
+        self._turn = len(self._nodes)
+        self._largest = _largest(self._nodes)
+        self._least = _least(waiting)
+        self._lines: dict[_Shape, _Line] = {}
+        self._lacks: dict[tuple[_Shape, Amounts], Lack | None] = {}
+        self._fronts: dict[_Shape, _Front] = {}
+        self._when_empty: Room | None = None
+
+    def place(
+        self, session: WaitingSession, *, failed_on: Collection[str] = ()
+    ) -> dict[str, str] | None:
+        """Take room for all kernels of ``session`` and say where, or take nothing."""
+        taken: list[_Taken] = []
+        if self._try(session, failed_on, taken) is not None:
+            self._give_back(taken)
+            return None
+        return {t.kernel.id: self._nodes[t.number].candidate.agent_id for t in taken}
+
+    def could_hold(self, session: WaitingSession) -> bool:
+        """Whether the session would fit if nothing ran in the group."""
+        if len(session.kernels) == 1:
+            wanted = session.kernels[0].wanted
+            members = self._line(session.kernels[0]).members
+            return any(_covers(self._nodes[number].capacity, wanted) for number in members)
+        if self._when_empty is None:
+            empty = [replace(c, free=c.capacity) for c in self.candidates]
+            self._when_empty = Room(empty, self._waiting, self.markers, self._policy)
+        return self._when_empty._would_fit(session)
+
+    def lack(self, session: WaitingSession) -> Lack | None:
+        """Say what ``session`` lacks now; None if it fits, or if no agent could run it."""
+        if len(session.kernels) == 1:
+            return self._lack(session.kernels[0])
+        taken: list[_Taken] = []
+        kernel = self._try(session, (), taken)
+        found = None if kernel is None else self._lack(kernel)
+        self._give_back(taken)
+        return found
+
+    def able(self, kernel: WaitingKernel) -> Iterator[Candidate]:
+        """Yield the agents that could run a kernel like this one, its amounts aside."""
+        return (self._nodes[number].candidate for number in self._line(kernel).members)
+
+    def _would_fit(self, session: WaitingSession) -> bool:
+        taken: list[_Taken] = []
+        refused = self._try(session, (), taken)
+        self._give_back(taken)
+        return refused is None
+
+    def _try(
+        self, session: WaitingSession, failed_on: Collection[str], taken: list[_Taken]
+    ) -> WaitingKernel | None:
+        """Take room for kernel after kernel, largest first; return the one that has none."""
+        for kernel in self._largest_first(session.kernels):
+            number = self._best(kernel, failed_on, is_trial=bool(taken))
+            if number is None:
+                return kernel
+            node = self._nodes[number]
+            taken.append(_Taken(kernel, number, node.turn))
+            node.turn = self._turn = self._turn + 1
+            self._change(number, kernel, -1)
         return None
 
+    def _give_back(self, taken: Iterable[_Taken]) -> None:
+        for t in taken:
+            self._nodes[t.number].turn = t.turn
+            self._change(t.number, t.kernel, 1)
 
-@dataclass(frozen=True, slots=True)
-class Placed:
-    session: ComputeSession
-    agents: Mapping[str, str]  # kernel id -> agent id
+    def _change(self, number: int, kernel: WaitingKernel, sign: int) -> None:
+        free = self._nodes[number].free
+        for slot, amount in kernel.wanted:
+            free[slot] += sign * amount
+        for line in self._lines.values():
+            if number in line.tiers:
+                line.stale.add(number)
+        self._lacks.clear()
+        self._fronts.clear()
+
+    def _best(
+        self, kernel: WaitingKernel, failed_on: Collection[str], *, is_trial: bool
+    ) -> int | None:
+        line, wanted = self._line(kernel), kernel.wanted
+        if any(_exceeds(wanted, less) for less in line.refused):
+            return None
+        last_resort: int | None = None
+        for *_, number in line.best_first(self._policy.strategy):
+            node = self._nodes[number]
+            if not _covers(node.free, wanted):
+                continue
+            if node.candidate.agent_id not in failed_on:
+                return number
+            last_resort = number if last_resort is None else last_resort
+        if last_resort is None and not is_trial and len(line.refused) < _REMEMBERED:
+            line.refused.append(wanted)  # beside trials, what is free only becomes less
+        return last_resort
+
+    def _lack(self, kernel: WaitingKernel) -> Lack | None:
+        shape = _Shape.of(kernel)
+        known = (shape, kernel.wanted)
+        if known not in self._lacks:
+            if shape not in self._fronts:
+                self._fronts[shape] = _front(self._nodes, self._line(kernel).members, shape.slots)
+            self._lacks[known] = self._closest(kernel, self._fronts[shape])
+        return self._lacks[known]
+
+    def _closest(self, kernel: WaitingKernel, front: _Front) -> Lack | None:
+        """Return what the agent lacks that lacks fewest slots, of those the least part."""
+        best: tuple[int, float, int] | None = None
+        for free, number in front.items():
+            count, parts = 0, 0.0
+            for (_, wanted), amount in zip(kernel.wanted, free, strict=True):
+                if wanted > amount:
+                    count += 1
+                    parts += (wanted - amount) / wanted
+            if best is None or (count, parts, number) < best:
+                best = count, parts, number
+        if best is None or best[0] == 0:
+            return None
+        node = self._nodes[best[-1]]
+        left = Slots.from_amounts((s, max(0, node.free.get(s, 0))) for s, _ in kernel.wanted)
+        missing = Slots.from_amounts(kernel.wanted).shortfall(left)
+        return Lack(kernel, node.candidate.agent_id, left, missing)
+
+    def _largest_first(self, kernels: Sequence[WaitingKernel]) -> Sequence[WaitingKernel]:
+        if len(kernels) == 1:
+            return kernels
+
+        def size(kernel: WaitingKernel) -> float:
+            parts = [a / self._largest[s] for s, a in kernel.wanted if s in self._largest]
+            return max(parts, default=0.0)
+
+        return sorted(kernels, key=lambda k: (-size(k), k.id))
+
+    def _line(self, kernel: WaitingKernel) -> _Line:
+        shape = _Shape.of(kernel)
+        line = self._lines.get(shape)
+        if line is None:
+            members = [n for n, node in enumerate(self._nodes) if self._may_run(node, shape)]
+            least = tuple(self._least.get(shape, {}).items())
+            line = self._lines[shape] = _Line(shape, self._nodes, members, least)
+        return line
+
+    def _may_run(self, node: _Node, shape: _Shape) -> bool:
+        agent = node.candidate
+        return agent.can_have(shape.image) and agent.lacks(shape.hosts, self.markers) is None
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    session: ComputeSession
-    reason: str  # a sentence for the owner
+def _front(nodes: Sequence[_Node], members: Iterable[int], slots: Sequence[str]) -> _Front:
+    """Return the members than which none has as much of every slot: one of them is closest."""
+    free: _Front = {}
+    for number in members:
+        has = nodes[number].free
+        free.setdefault(tuple(max(0, has.get(slot, 0)) for slot in slots), number)
+    front: _Front = {}
+    for amounts in sorted(free, reverse=True):  # none is exceeded by one that comes later
+        if not any(all(map(ge, others, amounts)) for others in front):
+            front[amounts] = free[amounts]
+    return front
 
 
-def order(pending: Sequence[ComputeSession]) -> list[ComputeSession]:
-    """Return the queue: higher priority first, then first come, first served."""
-    return sorted(pending, key=lambda s: (-s.priority, s.created_at, s.id))
+def _covers(free: Mapping[str, int], wanted: Amounts) -> bool:
+    for slot, amount in wanted:  # noqa: SIM110 - a generator takes three times as long
+        if free.get(slot, 0) < amount:
+            return False
+    return True
 
 
-def place(
-    queue: Sequence[ComputeSession],
-    candidates: Sequence[Candidate],
-    markers: Mapping[str, str],
-) -> Iterator[Placed | Waiting]:
-    """Decide each session of ``queue`` in order, all of its kernels or none.
+def _exceeds(wanted: Amounts, less: Amounts) -> bool:
+    """Whether ``wanted``, of the same slots, is nowhere less than ``less``."""
+    return all(amount >= other for (_, amount), (_, other) in zip(wanted, less, strict=True))
 
-    ``markers`` are the ids in the markers of the manager's vfolder hosts, by name.  What is
-    placed reduces the room of those behind it.  A session that does not fit waits, and does
-    not keep smaller ones behind it from starting.
-    """
-    room = list(candidates)
-    for position, session in enumerate(queue, start=1):
-        trial = list(room)
-        agents: dict[str, str] = {}
+
+def _accelerators(slots: Iterable[str]) -> frozenset[str]:
+    """Return the kinds among the slots: ``cuda`` of ``cuda.device``."""
+    return frozenset(slot.partition(".")[0] for slot in slots) - _NO_ACCELERATORS
+
+
+def _largest(nodes: Iterable[_Node]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for node in nodes:
+        for slot, amount in node.capacity.items():
+            found[slot] = max(amount, found.get(slot, 0))
+    return found
+
+
+def _least(waiting: Iterable[WaitingSession]) -> dict[_Shape, dict[str, int]]:
+    """Return the smallest amount of each slot that any kernel of a shape asks for."""
+    found: dict[_Shape, dict[str, int]] = {}
+    for session in waiting:
         for kernel in session.kernels:
-            able = [c for c in trial if not c.is_drained and not c.lacks(kernel, markers)]
-            chosen = disperse(able, kernel.slots, kernel.image)
-            if chosen is None:
-                why = _why_full(able, kernel, position) or _why_nobody(trial, kernel, markers)
-                yield Waiting(session, why)
-                break
-            agents[kernel.id] = chosen.agent_id
-            trial = [_less(c, kernel.slots) if c is chosen else c for c in trial]
-        else:
-            room = trial
-            yield Placed(session, agents)
-
-
-def disperse(candidates: Sequence[Candidate], request: Slots, image: str) -> Candidate | None:
-    """Pick the emptiest agent that fits and has the image, else one that can fetch it.
-
-    Emptiness is the smallest free share of any requested slot; ties break on ``agent_id``,
-    which makes a placement reproducible from the snapshot.
-    """
-    fitting = [c for c in candidates if c.can_have(image) and request.fits_in(c.free)]
-    having = [c for c in fitting if image in c.images] or fitting
-    return min(having, key=lambda c: (-_free_share(c, request), c.agent_id), default=None)
-
-
-def check_can_ever_fit(candidates: Sequence[Candidate], request: Slots) -> None:
-    """Raise ``NeverFits`` naming the slot if no agent could run this even when empty.
-
-    Without any agent nothing is known, and the request may wait.
-    """
-    if not candidates or any(request.fits_in(c.capacity) for c in candidates):
-        return
-    closest = min(candidates, key=lambda c: (len(request.shortfall(c.capacity)), c.agent_id))
-    slot = next(iter(request.shortfall(closest.capacity)))
-    largest = max(c.capacity[slot] for c in candidates)
-    raise NeverFits(
-        slot,
-        f"No agent can ever run this: it asks for {slot} {amount_for_people(slot, request[slot])}, "
-        f"and the largest agent has {amount_for_people(slot, largest)} in all.",
-    )
-
-
-def _free_share(candidate: Candidate, request: Slots) -> Decimal:
-    shares = (candidate.free[s] / candidate.capacity[s] for s in request)
-    return min(shares, default=Decimal(1))
-
-
-def _less(candidate: Candidate, taken: Slots) -> Candidate:
-    return replace(candidate, free=candidate.free - taken)
-
-
-def _why_nobody(candidates: Sequence[Candidate], kernel: Kernel, markers: Mapping[str, str]) -> str:
-    """Say why no agent can show the folders of ``kernel``, by way of the first agent."""
-    if not candidates:
-        return "Waiting for an agent: none is alive."
-    candidates = [c for c in candidates if not c.is_drained]
-    if not candidates:
-        return "Waiting for an agent: those that are alive are drained, and start nothing new."
-    host = candidates[0].lacks(kernel, markers) or ""
-    if host not in markers:
-        return f"Waiting for the vfolder host {host!r}: this server does not have it mounted."
-    wrong = [c for c in candidates if c.vfolder_hosts.get(host, markers[host]) != markers[host]]
-    if not wrong:
-        return f"Waiting for an agent that has the vfolder host {host!r} mounted."
-    return (
-        f"Waiting for an agent that has the vfolder host {host!r}: something else is mounted in "
-        f"its place (its marker file differs) on {', '.join(c.agent_id for c in wrong)}."
-    )
-
-
-def _why_full(candidates: Sequence[Candidate], kernel: Kernel, position: int) -> str:
-    """Say what none of ``candidates`` has; nothing if there are none."""
-    if not candidates:
-        return ""
-    request, image = kernel.slots, kernel.image
-    having = [c for c in candidates if c.can_have(image)]
-    if not having:
-        return f"Waiting for an agent that has the image {image!r}: none has it."
-    closest = min(having, key=lambda c: (len(request.shortfall(c.free)), c.agent_id))
-    missing = ", ".join(
-        f"{slot} {amount_for_people(slot, request[slot])} was asked for and "
-        f"{amount_for_people(slot, max(closest.free[slot], Decimal(0)))} is free"
-        for slot in request.shortfall(closest.free)
-    )
-    return (
-        f"Waiting for room: {missing} on agent {closest.agent_id}. "
-        f"It is number {position} in the queue and starts when other kernels end."
-    )
+            least = found.setdefault(_Shape.of(kernel), dict(kernel.wanted))
+            for slot, amount in kernel.wanted:
+                if amount < least[slot]:
+                    least[slot] = amount
+    return found

@@ -49,6 +49,15 @@ from backendai_jupyter.errors import InvalidInput
         pytest.param(
             {"mounts": [{"name": "a", "mode": "ro"}]}, "backendai.mounts.mode", id="unknown key"
         ),
+        pytest.param({"priority": 101}, "backendai.priority", id="priority too high"),
+        pytest.param({"priority": -1}, "backendai.priority", id="priority below 0"),
+        pytest.param({"priority": "10"}, "backendai.priority", id="priority is a string"),
+        pytest.param({"priority": True}, "backendai.priority", id="priority is a boolean"),
+        pytest.param({"not_before": "soon"}, "backendai.not_before", id="no time"),
+        pytest.param({"not_before": 1.5}, "backendai.not_before", id="time is a number"),
+        pytest.param(
+            {"not_before": "2026-11-28T06:00:00"}, "backendai.not_before", id="time without zone"
+        ),
         pytest.param({"env": {"A B": "x"}}, "backendai.env.A B", id="bad variable"),
         pytest.param({"env": {"A": 1}}, "backendai.env.A", id="value is no string"),
         pytest.param(
@@ -69,6 +78,25 @@ def test_later_layers_win_slot_by_slot_and_variable_by_variable() -> None:
     assert merged.resources == Slots.parse({"cpu": 2, "mem": "4g"})
     assert merged.env == {"A": "1", "B": "2"}
     assert merged.preset == "small"
+
+
+def test_priority_and_time_are_read_and_the_last_layer_wins() -> None:
+    first = Options.parse({"priority": 50, "not_before": "1970-01-01T09:00:10+09:00"})
+    assert first.not_before is not None
+    assert (first.priority, first.not_before.timestamp()) == (50, 10.0)
+    merged = merge([first, Options.parse({"priority": 0})])
+    assert (merged.priority, merged.not_before) == (0, first.not_before)
+
+
+@pytest.mark.parametrize(("text", "field"), [("", None), ("7", None), ("high", "PRIORITY")])
+def test_a_priority_may_come_from_the_environment(text: str, field: str | None) -> None:
+    environ = {"BACKENDAI_PRIORITY": text}
+    if field is None:
+        assert Options.from_environment(environ).priority == (int(text) if text else None)
+        return
+    with pytest.raises(InvalidInput) as caught:
+        Options.from_environment(environ)
+    assert caught.value.field == f"BACKENDAI_{field}"
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,6 @@ async def test_unknown_ids_are_not_found(sessions: SessionStore, unknown: str) -
         await sessions.claim(unknown, {"k": "a1"}, reason="", by="x", now=1.0)
     with pytest.raises(NotFound):
         await sessions.set_exit(unknown, CRASH)
-    await sessions.set_pending_reason(unknown, "nothing to say it of")
 
 
 async def test_lists_are_newest_first_and_live_ones_oldest_first(
@@ -149,21 +148,6 @@ async def test_no_step_is_before_the_last_whatever_a_managers_clock_says(
     times = [step.at for step in await sessions.history(session.id, SYSTEM)]
     assert times == [10.0, 11.0, 12.0, 12.0, 12.0]
     assert (await sessions.get(session.id, SYSTEM)).ended_at == 12.0
-
-
-async def test_a_pending_reason_is_told_once_and_is_no_step(
-    sessions: SessionStore, agents: AgentStore, make_session: MakeSession
-) -> None:
-    session = await make_session()
-    for _ in range(2):
-        await sessions.set_pending_reason(session.main.id, "No agent has cpu 1 left.")
-    waiting = await sessions.get(session.id, SYSTEM)
-    assert waiting.status_reason == waiting.main.status_reason == "No agent has cpu 1 left."
-    assert len(await sessions.history(session.id, SYSTEM)) == 1
-    await run(sessions, session.id)
-    await sessions.set_pending_reason(session.main.id, "too late")
-    running = await sessions.get(session.id, SYSTEM)
-    assert (running.status_reason, running.main.status_reason) == ("", "")
 
 
 async def test_a_restart_raises_the_generation_and_keeps_the_slots(
