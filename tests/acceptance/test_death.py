@@ -72,7 +72,7 @@ async def dies(server: RunningServer, kill: Callable[[str], None]) -> None:
         told = await events.until(lambda data: data["status"] == "RESTARTING")
         after_s["event"] = told.seen_at - killed_at
         assert told.data["exit"] == {
-            "reason": "signalled", "code": 137, "message": told.data["reason"]
+            "reason": "signalled", "cause": "", "code": 137, "message": told.data["reason"]
         }  # fmt: skip
         heard_at = await running
         after_s |= {name: at - killed_at for name, at in heard_at.items()}
