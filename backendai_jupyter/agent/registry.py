@@ -147,7 +147,7 @@ class RegistryClient:
         with self._ask("GET", path, accepted) as answer:
             try:
                 content: bytes = answer.raw.read(MAX_BYTES + 1, decode_content=True)
-            except Exception as error:
+            except Exception as error:  # urllib3 has a dozen kinds for a cut or garbled answer
                 raise self._away(root_cause(error)) from error
         if len(content) > MAX_BYTES:
             raise PullFailed(f"{self._where} answered with more than {MAX_BYTES >> 20} MiB.")

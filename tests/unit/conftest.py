@@ -1,4 +1,4 @@
-"""A migrated database for each test that asks for one, and its owner."""
+"""A migrated database for each test that asks for one, its owner, and systems on top of it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from backendai_jupyter.domain.records import User
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.migrate import upgrade
 from backendai_jupyter.store.users import UserStore
+from tests.unit.one_machine import OneMachine, Start
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +45,19 @@ async def database(url: str) -> AsyncIterator[Database]:
 @pytest.fixture
 async def owner(database: Database) -> User:
     return await UserStore(database).ensure_owner(now=1.0)
+
+
+@pytest.fixture
+async def start(tmp_path: Path, url: str) -> AsyncIterator[Start]:
+    """Start whole systems in this process, which end with the test."""
+    machines: list[OneMachine] = []
+
+    async def make(**how: object) -> OneMachine:
+        machine = OneMachine(tmp_path, url, **how)  # type: ignore[arg-type]
+        machines.append(machine)
+        await machine.start()
+        return machine
+
+    yield make
+    for machine in machines:
+        await machine.kill()

@@ -198,3 +198,6 @@ class OneMachine:
         """Whether no kernel has left anything."""
         left = [*self.runtime.containers, *self.relay.channels, *self.node.kernels()]
         return not left and not await self.held()
+
+
+Start = Callable[..., Awaitable[OneMachine]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,26 +32,9 @@ from tests.misbehaviour import (
     RuntimeThatNeverHintsAnExit,
     RuntimeWithoutRoom,
 )
-from tests.unit.one_machine import CPUS, OneMachine
+from tests.unit.one_machine import CPUS, Start
 
 SIX_HOURS_S = 6 * 3600.0
-
-Start = Callable[..., Awaitable[OneMachine]]
-
-
-@pytest.fixture
-async def start(tmp_path: Path, url: str) -> AsyncIterator[Start]:
-    machines: list[OneMachine] = []
-
-    async def make(**how: object) -> OneMachine:
-        machine = OneMachine(tmp_path, url, **how)  # type: ignore[arg-type]
-        machines.append(machine)
-        await machine.start()
-        return machine
-
-    yield make
-    for machine in machines:
-        await machine.kill()
 
 
 async def test_without_any_hint_a_session_starts_restarts_and_ends(start: Start) -> None:

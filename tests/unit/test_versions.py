@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,9 +37,7 @@ from backendai_jupyter.web.models import AgentStatus
 from backendai_jupyter.web.queries import read_agents
 from tests.helpers import eventually
 from tests.misbehaviour import LiveStoreOfAnotherVersion
-from tests.unit.one_machine import OneMachine
-
-Start = Callable[..., Awaitable[OneMachine]]
+from tests.unit.one_machine import Start
 
 NEWS = {"from_a_newer_version": {"x": [1]}}
 IMAGE = Image(name="python", reference="r", runtime="process", labels={"a": "b"})
@@ -94,21 +90,6 @@ def newer(record: Record) -> dict[str, Any]:
         elif isinstance(value, Endpoint):
             raw[name] |= NEWS
     return raw | NEWS
-
-
-@pytest.fixture
-async def start(tmp_path: Path, url: str) -> AsyncIterator[Start]:
-    machines: list[OneMachine] = []
-
-    async def make(**how: object) -> OneMachine:
-        machine = OneMachine(tmp_path, url, **how)  # type: ignore[arg-type]
-        machines.append(machine)
-        await machine.start()
-        return machine
-
-    yield make
-    for machine in machines:
-        await machine.kill()
 
 
 @pytest.mark.parametrize("record", SAMPLES, ids=lambda record: type(record).__name__)

@@ -134,6 +134,6 @@ def _guarded(session: WaitingSession, judge: Callable[[], T], otherwise: T) -> T
     """Return what ``judge`` says of a session; one that it fails at must not stop the others."""
     try:
         return judge()
-    except Exception:
+    except Exception:  # whatever is wrong with one session, the others are judged
         log.exception("the scheduler cannot judge session %s", session.id)
         return otherwise
