@@ -53,6 +53,7 @@ class KernelClient:
     def __init__(self, socket: WebSocketClientConnection, session: str) -> None:
         self.session = session
         self._socket = socket
+        self._reading: asyncio.Future[str | bytes | None] | None = None
         self._is_v1 = socket.selected_subprotocol == V1
 
     @classmethod
@@ -119,8 +120,7 @@ class KernelClient:
         return await self.send("execute_request", {**request, **content})
 
     async def next(self, *, within_s: float = 30) -> Message:
-        async with asyncio.timeout(within_s):
-            data = await self._socket.read_message()
+        data = await self._read(within_s)
         assert data is not None, "the server closed the websocket"
         if isinstance(data, bytes) and self._is_v1:
             channel, frames = deserialize_msg_from_ws_v1(data)
@@ -134,6 +134,17 @@ class KernelClient:
             legacy["content"],
             legacy.get("buffers", []),
         )
+
+    async def _read(self, within_s: float) -> str | bytes | None:
+        """Return a message; one that comes just as the time is over is not lost."""
+        self._reading = reading = self._reading or asyncio.ensure_future(
+            self._socket.read_message()
+        )
+        await asyncio.wait({reading}, timeout=within_s)
+        if not reading.done():
+            raise TimeoutError
+        self._reading = None
+        return reading.result()
 
     async def until(self, is_last: Callable[[Message], bool], **options: Any) -> list[Message]:
         """Return the messages up to one that ``is_last``."""
