@@ -356,9 +356,9 @@ def _limit(shell: Any) -> None:
     kernel, thread = shell.kernel, shell.kernel.iopub_thread
     subshells: Any = getattr(kernel, "shell_channel_thread", None)  # ipykernel 6 has none
     PatientThread.adopt(thread, {kernel.control_thread, subshells})
-    for stream in (sys.stdout, sys.stderr):
-        if type(stream) is OutStream:
-            PatientStream.adopt(stream)
+    for stream in (s for s in (sys.stdout, sys.stderr) if type(s) is OutStream):
+        PatientStream.adopt(stream)
+    kernel._execute_sleep = 0  # which before each reply hopes that output has gone: here it has
     shell.observe(lambda change: change.new and thread.backlog.end(), "exit_now")
     runpy.run_path(str(Path(__file__).with_name("kernel_delivery.py")))["deliver"](thread)
 

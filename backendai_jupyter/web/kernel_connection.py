@@ -25,12 +25,13 @@ from backendai_jupyter.agent.relay.records import Kind, Record
 from backendai_jupyter.errors import Unavailable
 from backendai_jupyter.provisioning.activity import journal_of
 from backendai_jupyter.provisioning.journal import Attached, JournalReader
-from backendai_jupyter.web.kernel_messages import Translator, ends_something
+from backendai_jupyter.web.kernel_messages import Translator
 from backendai_jupyter.web.kernel_requests import ShellChannel
 from backendai_jupyter.web.window import Window
 
 _ATTACH_TIMEOUT_S = 20.0
 _TURN_BYTES, _TURN_S = 256 << 10, 0.001  # then other kernels have theirs
+_PING_AFTER_S = 0.003  # so that the few messages of a short cell have one ping behind them
 _SETTLE_S = 1.0  # before the server ends: what is unconfirmed then comes twice
 _QUIET_S = 0.1  # after which a dead kernel has probably said all it had to say
 _TRY_AGAIN_LATER, _INTERNAL_ERROR, _SERVICE_RESTART = 1013, 1011, 1012  # of RFC 6455
@@ -52,6 +53,7 @@ class JournaledConnection(ZMQChannelsWebsocketConnection):
         self._is_delivering = False
         self._turns = 0
         self._send_again_after: int | None = None
+        self._next_ping: asyncio.TimerHandle | None = None
 
     async def _register_session(self) -> None:
         """Take the place of a connection that the same client has left behind."""
@@ -106,6 +108,8 @@ class JournaledConnection(ZMQChannelsWebsocketConnection):
         self._is_connected = False
         if self._pumping is not None:
             self._pumping.cancel()
+        if self._next_ping is not None:
+            self._next_ping.cancel()
         kernels = self.multi_kernel_manager
         kernels.notify_disconnect(self.kernel_id)
         if self._open_sessions.get(self.session_key) is self.websocket_handler:
@@ -124,6 +128,7 @@ class JournaledConnection(ZMQChannelsWebsocketConnection):
         """Send nothing more, and wait a moment for the client to confirm what it got."""
         if self._is_connected:
             self._window.hold()
+            self._ping()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_SETTLE_S):
                     await self._window.settled()
@@ -199,7 +204,6 @@ class JournaledConnection(ZMQChannelsWebsocketConnection):
                     await self._window.room(len(message))
                 turn.writes.append(self.write_message(message, isinstance(message, bytes)))
                 turn.size_bytes += len(message)
-                turn.is_urgent = turn.is_urgent or ends_something(record)
                 self._window.wrote(len(message))
             self._window.dealt_with(record.seq)
             if record.kind is Kind.REQUEST:
@@ -221,18 +225,28 @@ class JournaledConnection(ZMQChannelsWebsocketConnection):
     async def _finish(self, turn: _Turn) -> None:
         """Wait until all of a turn is on its way, and let others have a turn."""
         self._turns += 1
-        self._ping(urgent=turn.is_urgent)
         if turn.writes:
+            self._ping_soon()
             now_s = time.monotonic()
             began_s, size_bytes = turn.began_s, turn.size_bytes
             self._pace.passed(len(turn.writes), size_bytes, began_s=began_s, now_s=now_s)
             await asyncio.gather(*turn.writes)
             await asyncio.sleep(self._pace.rest_s(time.monotonic()))
 
-    def _ping(self, *, urgent: bool = False) -> None:
-        payload = self._window.ping(urgent=urgent)
+    def _ping_soon(self) -> None:
+        if self._window.has_much_to_confirm:
+            self._ping()
+        elif self._next_ping is None:
+            self._next_ping = asyncio.get_running_loop().call_later(_PING_AFTER_S, self._ping)
+
+    def _ping(self) -> None:
+        if self._next_ping is not None:
+            self._next_ping.cancel()
+            self._next_ping = None
+        payload = self._window.ping()
         if payload is not None:
-            self.websocket_handler.ping(payload)
+            with contextlib.suppress(WebSocketClosedError):  # who writes learns of it
+                self.websocket_handler.ping(payload)
 
     def _translator(self) -> Translator:
         kernels = self.multi_kernel_manager
@@ -254,7 +268,6 @@ class _Turn:
     def __init__(self) -> None:
         self.writes: list[asyncio.Future[None]] = []
         self.size_bytes = 0
-        self.is_urgent = False
         self.began_s = time.monotonic()
 
     def is_over(self) -> bool:

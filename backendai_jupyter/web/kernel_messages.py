@@ -22,8 +22,8 @@ _CHANNELS = {
     Kind.STDIN: "stdin",
     Kind.CONTROL: "control",
 }
+_PARTS = ("header", "parent_header", "metadata", "content")
 _HEADER, _CONTENT = 1, 4  # frames of a message, its signature being the first
-_SMALL_BYTES = 100
 
 
 class Translator:
@@ -68,31 +68,20 @@ class Translator:
         signature, *parts = (bytes(frame) for frame in frames[: _CONTENT + 1])
         if self._session.auth and not compare_digest(signature, self._session.sign(parts)):
             raise ValueError("the signature is wrong")
-        header, parent_header, metadata, content = map(self._session.unpack, parts)
+        header = self._session.unpack(parts[0])
         if self._instead is not None and _has_traceback(header):
-            content = _censored(content, self._instead)
-        message = {
-            "header": header,
-            "msg_id": header["msg_id"],
-            "msg_type": header["msg_type"],
-            "parent_header": parent_header,
-            "metadata": metadata,
-            "content": content,
-            "buffers": frames[_CONTENT + 1 :],
-            "channel": channel,
-        }
-        if message["buffers"]:
+            parts[3] = self._session.pack(_censored(self._session.unpack(parts[3]), self._instead))
+        if buffers := frames[_CONTENT + 1 :]:
+            parsed = dict(zip(_PARTS, map(self._session.unpack, parts), strict=True))
+            message = {**parsed, "channel": channel, "buffers": buffers}
+            message |= {key: header[key] for key in ("msg_id", "msg_type")}
             binary: bytes = serialize_binary_message(message)
             return binary
-        return json.dumps(message)
-
-
-def ends_something(record: Record) -> bool:
-    """Return whether a client probably waits for this record: an idle status or a reply."""
-    if record.kind is not Kind.IOPUB:
-        return True
-    content = record.frames[_CONTENT]
-    return len(content) < _SMALL_BYTES and b'"idle"' in bytes(content)
+        # The frames are JSON already; to read and write them anew costs more than all else.
+        known = {key: json.dumps(header[key]) for key in ("msg_id", "msg_type")}
+        known |= {"channel": f'"{channel}"', "buffers": "[]"}
+        known |= zip(_PARTS, (part.decode() for part in parts), strict=True)
+        return "{" + ", ".join(f'"{key}": {text}' for key, text in known.items()) + "}"
 
 
 def _has_traceback(header: dict[str, Any]) -> bool:

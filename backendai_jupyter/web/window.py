@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 LIMIT_BYTES = 8 << 20  # labextension/src/had.ts remembers so much
 _EVERY_S = 0.005  # a ping, while others are unanswered
+_MUCH_MESSAGES, _MUCH_BYTES = 16, 64 << 10  # without a ping behind it
 # A pong is overdue after some multiple of what the fastest of late took; little may be sent
 # all the same, for one that is only slow to answer.
 _OVERDUE = 4
@@ -53,7 +54,7 @@ class Window:
         self._confirmed = _Ping(b"", 0, 0, 0, 0.0)
         self._pings: deque[_Ping] = deque()
         self._count = 0
-        self._pinged_bytes = 0
+        self._pinged_messages = self._pinged_bytes = 0
         self._trip = Fastest()
         self._held = False
         self._changed = asyncio.Event()
@@ -101,18 +102,27 @@ class Window:
             self._changed.clear()
             await self._changed.wait()
 
-    def ping(self, *, urgent: bool = False) -> bytes | None:
-        """Return the payload of a ping that should be sent now; None if none should."""
+    @property
+    def has_much_to_confirm(self) -> bool:
+        """Whether so much was written since the last ping that the next should not wait."""
+        messages = self._written_messages - self._pinged_messages
+        return messages >= _MUCH_MESSAGES or self._written_bytes - self._pinged_bytes >= _MUCH_BYTES
+
+    def ping(self) -> bytes | None:
+        """Return the payload of a ping that should be sent now; None if none should.
+
+        That is also so where the pong of another must come first.
+        """
         now_s = self._clock()
         if self._written_bytes == self._pinged_bytes:
             return None
-        if self._pings and not urgent and now_s - self._pings[-1].sent_s < _EVERY_S:
+        if self._pings and now_s - self._pings[-1].sent_s < _EVERY_S:
             return None
         self._count += 1
         payload = _PAYLOAD.pack(_MARK, self._count)
         written = self._written_messages, self._written_bytes
         self._pings.append(_Ping(payload, self._seq, *written, now_s))
-        self._pinged_bytes = self._written_bytes
+        self._pinged_messages, self._pinged_bytes = written
         return payload
 
     def pong(self, payload: bytes) -> bool:

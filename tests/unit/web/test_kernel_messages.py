@@ -13,7 +13,7 @@ from jupyter_server.services.kernels.connection.base import (
 )
 
 from backendai_jupyter.agent.relay.records import Kind, Record, decode, encode
-from backendai_jupyter.web.kernel_messages import V1, Translator, ends_something
+from backendai_jupyter.web.kernel_messages import V1, Translator
 
 KERNEL = Session(key=b"key", session="kernel")
 CLIENT = Session(key=b"key", session="client")
@@ -124,16 +124,3 @@ def test_a_forged_message_is_refused() -> None:
     stranger = Translator(Session(key=b"another"), None, instead_of_traceback=None)
     with pytest.raises(ValueError, match="signature"):
         stranger.message(forged)
-
-
-@pytest.mark.parametrize(
-    ("what", "ends"),
-    [
-        (record(Kind.IOPUB, "status", {"execution_state": "idle"}), True),
-        (record(Kind.SHELL, "execute_reply", {"status": "ok"}, to=b"client"), True),
-        (record(Kind.IOPUB, "status", {"execution_state": "busy"}), False),
-        (record(Kind.IOPUB, "stream", {"text": '"idle"' * 100}), False),
-    ],
-)
-def test_a_client_waits_for_the_end_of_things(what: Record, ends: bool) -> None:
-    assert ends_something(what) is ends

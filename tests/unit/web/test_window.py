@@ -31,25 +31,26 @@ def window(clock: Clock) -> Window:
     return Window(8 * MB, clock)
 
 
-def write(window: Window, seq: int, size_bytes: int = 10) -> bytes:
-    """Write the message of a record, and return the payload of the ping behind it."""
+def write(window: Window, clock: Clock, seq: int, size_bytes: int = 10) -> bytes:
+    """Write the message of a record a while later; return the payload of the ping behind it."""
+    clock.now_s += 0.006
     window.wrote(size_bytes)
     window.dealt_with(seq)
-    ping = window.ping(urgent=True)
+    ping = window.ping()
     assert ping is not None
     return ping
 
 
-def test_a_pong_confirms_what_was_written_before_its_ping(window: Window) -> None:
-    ping = write(window, 1)
+def test_a_pong_confirms_what_was_written_before_its_ping(window: Window, clock: Clock) -> None:
+    ping = write(window, clock, 1)
     window.wrote(20)
     window.dealt_with(2)
     assert window.pong(ping)
     assert (window.unconfirmed_bytes, window.confirmed_seq) == (20, 1)
 
 
-def test_a_client_may_answer_the_last_of_several_pings_only(window: Window) -> None:
-    pings = [write(window, seq) for seq in (1, 2, 3)]
+def test_a_client_may_answer_the_last_of_several_pings_only(window: Window, clock: Clock) -> None:
+    pings = [write(window, clock, seq) for seq in (1, 2, 3)]
     assert window.pong(pings[1])
     assert (window.unconfirmed_bytes, window.confirmed_seq) == (10, 2)
     assert not window.pong(pings[0])
@@ -57,23 +58,23 @@ def test_a_client_may_answer_the_last_of_several_pings_only(window: Window) -> N
 
 @pytest.mark.parametrize("payload", [b"", b"hello", b"baj1\0\0\0\0\0\0\0\x07"])
 def test_a_pong_that_answers_no_ping_of_ours_confirms_nothing(
-    window: Window, payload: bytes
+    window: Window, payload: bytes, clock: Clock
 ) -> None:
-    write(window, 1)
+    write(window, clock, 1)
     assert not window.pong(payload)
     assert window.unconfirmed_bytes == 10
 
 
-def test_records_for_others_count_as_confirmed_with_what_came_before_them(window: Window) -> None:
-    ping = write(window, 1)
+def test_records_for_others_count_as_confirmed_with_what_came_before_them(
+    window: Window, clock: Clock
+) -> None:
+    ping = write(window, clock, 1)
     window.dealt_with(2)
     window.pong(ping)
     assert window.confirmed_seq == 2
 
 
-def test_one_ping_is_under_way_and_more_only_after_a_while_or_for_what_is_urgent(
-    window: Window, clock: Clock
-) -> None:
+def test_one_ping_is_under_way_and_more_only_after_a_while(window: Window, clock: Clock) -> None:
     assert window.ping() is None  # nothing was written
     window.wrote(1)
     assert window.ping() is not None
@@ -84,10 +85,21 @@ def test_one_ping_is_under_way_and_more_only_after_a_while_or_for_what_is_urgent
     window.wrote(1)
     clock.now_s += 0.001
     assert window.ping() is None
-    assert window.ping(urgent=True) is not None
-    window.wrote(1)
     clock.now_s += 0.01
     assert window.ping() is not None
+
+
+def test_much_should_be_confirmed_soon(window: Window) -> None:
+    assert not window.has_much_to_confirm
+    for _ in range(15):
+        window.wrote(1)
+    assert not window.has_much_to_confirm
+    window.wrote(1)
+    assert window.has_much_to_confirm
+    assert window.ping() is not None
+    assert not window.has_much_to_confirm
+    window.wrote(1 << 16)
+    assert window.has_much_to_confirm
 
 
 def test_a_message_larger_than_the_window_may_go_alone(window: Window) -> None:
@@ -98,8 +110,10 @@ def test_a_message_larger_than_the_window_may_go_alone(window: Window) -> None:
     assert not window.has_room(8 * MB)
 
 
-async def test_writing_goes_on_when_half_of_the_window_is_confirmed(window: Window) -> None:
-    pings = [write(window, seq, MB) for seq in range(1, 8)]
+async def test_writing_goes_on_when_half_of_the_window_is_confirmed(
+    window: Window, clock: Clock
+) -> None:
+    pings = [write(window, clock, seq, MB) for seq in range(1, 8)]
     waiting = asyncio.ensure_future(window.room(2 * MB))
     for number, payload in enumerate(pings):
         assert not waiting.done(), number
@@ -113,12 +127,12 @@ async def test_writing_goes_on_when_half_of_the_window_is_confirmed(window: Wind
 
 
 async def test_while_a_pong_is_overdue_only_little_is_sent(window: Window, clock: Clock) -> None:
-    window.pong(write(window, 1))  # at once
-    pings = [write(window, 2), write(window, 3)]
+    window.pong(write(window, clock, 1))  # at once
+    pings = [write(window, clock, 2), write(window, clock, 3)]
     clock.now_s += 0.03
     for seq in range(4, 34):
         assert window.has_room(10), seq
-        pings.append(write(window, seq))
+        pings.append(write(window, clock, seq))
     assert not window.has_room(10)
     waiting = asyncio.ensure_future(window.room(10))
     await asyncio.wait({waiting}, timeout=0)
@@ -127,27 +141,29 @@ async def test_while_a_pong_is_overdue_only_little_is_sent(window: Window, clock
     async with asyncio.timeout(5):
         await waiting
     window.pong(pings[-1])
-    write(window, 34, MB)
+    write(window, clock, 34, MB)
     assert window.has_room(MB)
     clock.now_s += 0.03
     assert not window.has_room(10)
 
 
 def test_a_slow_link_has_time_for_its_pongs(window: Window, clock: Clock) -> None:
-    ping = write(window, 1)
+    ping = write(window, clock, 1)
     clock.now_s += 0.2
     window.pong(ping)
     for seq in range(2, 100):
         assert window.has_room(10)
-        write(window, seq)
-    clock.now_s += 0.7
+        write(window, clock, seq)
+    clock.now_s += 0.2
     assert window.has_room(10)
     clock.now_s += 0.2
     assert not window.has_room(10)
 
 
-async def test_before_the_end_nothing_is_sent_and_all_is_confirmed(window: Window) -> None:
-    ping = write(window, 1)
+async def test_before_the_end_nothing_is_sent_and_all_is_confirmed(
+    window: Window, clock: Clock
+) -> None:
+    ping = write(window, clock, 1)
     window.hold()
     assert not window.has_room(1)
     settling = asyncio.ensure_future(window.settled())
