@@ -11,6 +11,7 @@
   x NoCapacity             valid, but no agent can take it now; it waits
   x LaunchFailed           a kernel could not start; ``step`` says where
   x RuntimeFailed          the container engine or sandbox refused or broke
+    + EngineAway           nobody answers where it should be
     + PullFailed           an image could not be fetched
       + NotLetIn           its registry wants a user who may have it
       + NoSuchImage        its registry does not have it
@@ -99,6 +100,10 @@ class LaunchFailed(BackendError):
 
 class RuntimeFailed(BackendError):
     code = "runtime-failed"
+
+
+class EngineAway(RuntimeFailed):
+    code = "engine-away"
 
 
 class PullFailed(RuntimeFailed):

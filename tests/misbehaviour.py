@@ -15,7 +15,7 @@ from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.memory import MemoryClusterStore, MemoryLiveStore
 from backendai_jupyter.cluster.protocols import Change
 from backendai_jupyter.domain.wire import Connection
-from backendai_jupyter.errors import RelayFailed
+from backendai_jupyter.errors import BackendError, RelayFailed
 from tests.fakes import RelayInMemory, RuntimeInMemory
 
 
@@ -94,6 +94,29 @@ class RuntimeWithoutRoom(RuntimeInMemory):
         if not self.room:
             raise OSError(28, "No space left on device", "/scratch")
         return await super().start(spec)
+
+
+class RuntimeWhoseEngineEnds(RuntimeInMemory):
+    """Its next starts fail with ``failures``; where that is a number, by its signal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failures: list[BackendError | int] = []
+
+    async def start(self, spec: ContainerSpec) -> ContainerState:
+        failure = self.failures.pop(0) if self.failures else None
+        if isinstance(failure, BackendError):
+            raise failure
+        state = await super().start(spec)
+        if failure is not None:
+            self.die(spec.kernel_id, 128 + failure)
+        return state
+
+    async def ask(self, connection: Connection, *, timeout_s: float) -> dict[str, str]:
+        """Answer as the program does, which is silent when it has ended."""
+        if any(state.exit_code is not None for state in await self.list()):
+            await asyncio.Event().wait()
+        return {"status": "ok"}
 
 
 class RelayWhosePortsAreTaken(RelayInMemory):

@@ -235,7 +235,7 @@ async def run_steps(
 ) -> None:
     """Take the kernel from nothing, or from its last generation, to its first answer.
 
-    Raises ``LaunchFailed`` naming the step, with nothing left behind unless the log says so.
+    Raises ``LaunchFailed`` naming the step; ``give_up`` or ``clear`` what is there then.
     """
     for step in STEPS:
         try:
@@ -247,11 +247,11 @@ async def run_steps(
             await reached(f"agent.done.{step.name}")
         except (BackendError, OSError) as error:
             log_tail = await _log_tail(launch, tools)
-            await _give_up(launch.kernel_id, tools)
             if isinstance(error, LaunchFailed):
                 error.log_tail = error.log_tail or log_tail
                 raise
-            raise LaunchFailed(step.name, in_words(error), log_tail) from error
+            cause = error.code if isinstance(error, RuntimeFailed) else ""
+            raise LaunchFailed(step.name, in_words(error), log_tail, cause=cause) from error
 
 
 async def dismantle(kernel_id: str, tools: Tools) -> None:
@@ -261,7 +261,13 @@ async def dismantle(kernel_id: str, tools: Tools) -> None:
         await step.undo(kernel_id, tools)
 
 
-async def _give_up(kernel_id: str, tools: Tools) -> None:
+async def clear(kernel_id: str, tools: Tools) -> None:
+    """Remove the program of a start that failed and is tried again; the rest stays."""
+    with contextlib.suppress(RuntimeFailed):  # the next attempt does it, or fails as well
+        await Container().undo(kernel_id, tools)
+
+
+async def give_up(kernel_id: str, tools: Tools) -> None:
     """Dismantle a start that failed; what cannot be undone now goes with its assignment."""
     try:
         await dismantle(kernel_id, tools)
@@ -310,6 +316,7 @@ async def _trouble(launch: Launch, tools: Tools) -> None:
                 "answer",
                 f"It ended before it answered. {with_last_lines(ending)}",
                 ending.log_tail,
+                cause=ending.reason if ending.reason is ExitReason.SIGNALLED else "",
             )
 
 

@@ -13,8 +13,10 @@ from backendai_jupyter.agent.launch import (
     FIRST_STEP,
     Launch,
     Tools,
+    clear,
     dismantle,
     exited,
+    give_up,
     in_words,
     run_steps,
     until_abandoned,
@@ -27,17 +29,26 @@ from backendai_jupyter.domain.wire import (
     Assignment,
     Connection,
     Exit,
+    ExitReason,
     Image,
     KernelReport,
     Phase,
     PullProgress,
 )
-from backendai_jupyter.errors import BackendError, LaunchFailed, RelayFailed, RuntimeFailed
+from backendai_jupyter.errors import (
+    BackendError,
+    EngineAway,
+    LaunchFailed,
+    RelayFailed,
+    RuntimeFailed,
+)
 from backendai_jupyter.points import reached
 from backendai_jupyter.supervisor import race
 
 log = logging.getLogger(__name__)
 
+_PASSING = {EngineAway.code, RuntimeFailed.code, ExitReason.SIGNALLED}  # perhaps
+_TRIES, _TRY_AGAIN_S = 5, 2.0  # while an engine ends, in at most 15 s, or starts
 _REACHABLE = {Phase.RUNNING, Phase.EXITED}
 _PHASE_OF_STEP = dict.fromkeys(("directories", "devices", "relay"), Phase.PREPARING)
 
@@ -198,12 +209,12 @@ class KernelWorker:
         self._launch, self._exit, self._answered = launch, None, False
         self._tell(Phase.PREPARING)  # the last program's phase is not this one's
         try:
-            launch.image = await self._image(launch, desired)
-            await run_steps(launch, self._tools, self._at_step)
+            await self._launched(launch, desired)
             self._answered = True
             await self._save()
             await reached("agent.start.saved")
         except LaunchFailed as error:
+            await give_up(self.kernel_id, self._tools)
             log.info("kernel %s: step %s failed: %s", self.kernel_id, error.step, error)
             self._launch = None
             self._exit = explain_failed_step(
@@ -213,6 +224,27 @@ class KernelWorker:
         else:
             self._tell(Phase.RUNNING)
         self._wake.set()  # what came in the meantime is looked at now
+
+    async def _launched(self, launch: Launch, desired: Assignment) -> None:
+        """Return when the program has answered; one that is started again may need patience.
+
+        Its first start may happen on another node.  A restart cannot, and the engine whose end
+        has ended the last program may not be back yet, or still be about to go.
+        """
+        tries = _TRIES if desired.generation > 1 else 0
+        while True:
+            try:
+                launch.image = await self._image(launch, desired)
+                await run_steps(launch, self._tools, self._at_step)
+            except LaunchFailed as error:
+                tries -= error.cause != EngineAway.code  # for which its owner may wait, or not
+                if launch.abandoned or error.cause not in _PASSING or tries <= 0:
+                    raise
+                log.info("kernel %s: step %s is tried again: %s", self.kernel_id, error.step, error)
+                await clear(self.kernel_id, self._tools)
+                await race(asyncio.sleep(_TRY_AGAIN_S), until_abandoned(launch, error.step))
+            else:
+                return
 
     async def _check(self, desired: Assignment) -> None:
         launch = self._launch

@@ -14,7 +14,7 @@ from docker.errors import APIError, DockerException
 from docker.utils import kwargs_from_env
 
 from backendai_jupyter.domain.wire import Image
-from backendai_jupyter.errors import RuntimeFailed
+from backendai_jupyter.errors import EngineAway, RuntimeFailed
 
 LABEL_KERNELSPEC = "ai.backend.kernelspec"  # "1" on every image that kernels can start from
 LABEL_IMAGE_NAME = "ai.backend.image.name"
@@ -41,14 +41,14 @@ async def find_engine(url: str | None) -> bool:
 def connect(url: str | None, *, connections: int = 4, timeout_s: float = CALL_TIMEOUT_S) -> Any:
     """Return a client that has spoken with the engine; blocks.
 
-    Raises ``RuntimeFailed`` if the engine cannot be reached.
+    Raises ``EngineAway`` if the engine cannot be reached.
     """
     where = {"base_url": url} if url else kwargs_from_env()
     try:
         _knock(_where(url), timeout_s)
         return APIClient(**where, version="auto", timeout=timeout_s, max_pool_size=connections)
     except (DockerException, requests.RequestException, OSError) as error:
-        raise RuntimeFailed(_unreachable(url, error)) from error
+        raise EngineAway(_unreachable(url, error)) from error
 
 
 @contextlib.contextmanager
@@ -59,7 +59,7 @@ def in_words(doing: str, url: str | None) -> Iterator[None]:
     except APIError as error:
         raise RuntimeFailed(f"Docker could not {doing}: {said(error)}") from error
     except (DockerException, requests.RequestException) as error:
-        raise RuntimeFailed(_unreachable(url, error)) from error
+        raise EngineAway(_unreachable(url, error)) from error
 
 
 def said(error: APIError) -> str:
