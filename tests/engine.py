@@ -8,7 +8,6 @@ Internet, so all that images need comes from the base or the wheels.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import fcntl
 import os
@@ -21,34 +20,21 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import psutil
 import pytest
-from docker import APIClient
 
-from backendai_jupyter.agent.runtime.build import build_image
-from backendai_jupyter.agent.runtime.docker_engine import image_of
-from backendai_jupyter.domain.wire import Image
+from tests.engine_images import EngineImages
 from tests.engine_materials import (
-    KERNELSPECS,
-    base_key,
-    content_of,
-    ensure_base_tarball,
-    ensure_wheels,
     find_command,
     has_command,
-    hash_of,
     run_command,
     say,
     search_path,
 )
 
-HASH_LABEL = "ai.backend.test.hash"
-FROM_WHEELS = {"PIP_ARGS": "--no-index --find-links wheels"}
-BASE_REPOSITORY = "backendai-test-base"
 NEEDED = {
     "dockerd": "docker.io",
     "debootstrap": "debootstrap",
@@ -61,12 +47,11 @@ READY_WITHIN_S = 60.0
 STOP_WITHIN_S = 30.0
 
 
-class PrivateEngine:
+class PrivateEngine(EngineImages):
     """A ``dockerd`` with its own data, socket and bridge; one per test run.
 
-    The first run at a time uses the cached data; one beside it begins with none.  A second
-    engine of a run has a ``name``; with ``enter``, a command that runs another one elsewhere,
-    it is on another machine.
+    Each of several at a time has cached data of its own.  A second engine of a run has a
+    ``name``; with ``enter``, a command that runs another one elsewhere, it is on another machine.
     """
 
     def __init__(
@@ -77,19 +62,15 @@ class PrivateEngine:
         enter: Sequence[str] = (),
         options: Sequence[str] = (),
     ) -> None:
-        self.cache = cache or _cache_root()
+        # A short name, because sockets live here.
+        self.state = Path(tempfile.mkdtemp(prefix=f"{_STATE_PREFIX}{os.getpid()}-"))
+        super().__init__(f"unix://{self.state}/docker.sock", cache or _cache_root())
         self._name = f"{name}-" if name else ""
         self._enter = enter
         self._extra = options
-        self.cache.mkdir(parents=True, exist_ok=True)
-        # A short name, because sockets live here.
-        self.state = Path(tempfile.mkdtemp(prefix=f"{_STATE_PREFIX}{os.getpid()}-"))
-        self.url = f"unix://{self.state}/docker.sock"
         self.pid = 0
-        self.base = ""  # reference of the Debian base, and a folder of wheels: what images
-        self.wheels = Path()  # are built from; known after ensure_images
         self._bridge = _bridge_of(os.getpid())
-        self._data = Path()
+        self.data = Path()
         self._lock: IO[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -97,7 +78,7 @@ class PrivateEngine:
         """Return when the engine answers; raises ``RuntimeError`` with its log otherwise."""
         _get_commands()
         _clear_up_after_killed_runs()
-        self._data = self._claim_data()
+        self.data = self._claim_data()
         _add_bridge(self._bridge, self._enter)
         self._launch()
         self.remove_containers()  # of a run that was killed
@@ -126,7 +107,7 @@ class PrivateEngine:
                 [
                     *("setpriv", "--pdeathsig", "TERM", *self._enter),
                     find_command("dockerd"),
-                    *self._options(self._data),
+                    *self._options(self.data),
                 ],
                 stdout=log,
                 stderr=log,
@@ -154,28 +135,6 @@ class PrivateEngine:
         if self._lock is not None:
             self._lock.close()
 
-    def client(self) -> Any:
-        """Return a low-level client; the caller closes it."""
-        return APIClient(self.url, version="auto", timeout=600)
-
-    def ensure_images(self, names: Sequence[str] = ("python", "r")) -> dict[str, Image]:
-        """Return the images of these kernelspecs, built where they are missing or outdated."""
-        with _locked(self.cache / "files.lock"):
-            tarball = ensure_base_tarball(self.cache)
-            self.wheels = ensure_wheels(self.cache)
-        self.base = self._ensure_base(tarball)
-        return {name: self._ensure_image(name) for name in names}
-
-    def copy_images(self, other: PrivateEngine, names: Sequence[str]) -> None:
-        """Have the images that another engine has, without building them again."""
-        with contextlib.closing(other.client()) as source, contextlib.closing(self.client()) as own:
-            known = {image["Id"] for image in own.images()}
-            for tag in (_tag_of(name) for name in names):
-                if source.inspect_image(tag)["Id"] not in known:
-                    say(f"copying {tag}")
-                    own.load_image(source.get_image(tag), quiet=True)
-            own.prune_images({"dangling": True})
-
     @property
     def _log_path(self) -> Path:
         return self.state / "dockerd.log"
@@ -191,53 +150,12 @@ class PrivateEngine:
         ]
 
     def _claim_data(self) -> Path:
-        self._lock = (self.cache / f"{self._name}engine.lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return _made(self.state / "data")
-        return _made(self.cache / f"{self._name}data")
-
-    def _ensure_base(self, tarball: Path) -> str:
-        tag = f"{BASE_REPOSITORY}:{base_key()}"
-        with contextlib.closing(self.client()) as client:
-            if not client.images(name=tag):
-                say(f"importing {tag}")
-                client.import_image_from_file(str(tarball), BASE_REPOSITORY, base_key())
-        return tag
-
-    def _ensure_image(self, name: str) -> Image:
-        context = KERNELSPECS / name
-        wanted = hash_of(
-            self.base, str(self.wheels), *(content_of(path) for path in sorted(context.iterdir()))
-        )
-        tag = _tag_of(name)
-        if (found := self._existing(tag, wanted)) is not None:
-            return found
-        say(f"building {tag}")
-        with_wheels = (context / "requirements.txt").exists()
-        work = build_image(
-            name,
-            context,
-            tag=tag,
-            build_args={"BASE_IMAGE": self.base, **(FROM_WHEELS if with_wheels else {})},
-            wheels=self.wheels if with_wheels else None,
-            url=self.url,
-            on_line=lambda _: None,
-            labels={HASH_LABEL: wanted},
-        )
-        # A thread of its own, because a test's event loop may be set up in this one.
-        with ThreadPoolExecutor(1) as thread:
-            image = thread.submit(asyncio.run, work).result()
-        with contextlib.closing(self.client()) as client:
-            client.prune_images({"dangling": True})
-        return image
-
-    def _existing(self, tag: str, wanted: str) -> Image | None:
-        with contextlib.closing(self.client()) as client:
-            for raw in client.images(name=tag, filters={"label": f"{HASH_LABEL}={wanted}"}):
-                return image_of(raw["Labels"]["ai.backend.image.name"], tag, raw, raw["Labels"])
-        return None
+        name, number = self._name, 1
+        while (lock := _lock_if_free(self.cache / f"{name}engine.lock")) is None:
+            number += 1
+            name = f"{self._name}{number}-"
+        self._lock = lock
+        return _made(self.cache / f"{name}data")
 
 
 class _ReadySocket:
@@ -315,10 +233,6 @@ def _get_commands() -> None:
     run_command(install)
 
 
-def _tag_of(name: str) -> str:
-    return f"backendai-{name}:latest"
-
-
 def _add_bridge(name: str, enter: Sequence[str]) -> None:
     # Some subnet that nobody on this machine has: containers use it to reach each other.
     ip, third = [*enter, find_command("ip")], os.getpid() % 250 + 1
@@ -377,11 +291,14 @@ def _made(path: Path) -> Path:
     return path
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _lock_if_free(path: Path) -> IO[str] | None:
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
 
 
 def _main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -200,28 +200,38 @@ print(write('/home/work/{first}/on-local'), write('/home/work/{second}/on-second
     assert await names_in(server, second) == ["moved", "on-second"]
 
 
-def mounts_here(server: RunningServer) -> list[str]:
-    """Return the mounts of this machine, as its tests see them, that lead to the server's files."""
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    return [line for line in lines if str(server.root) in line or "/overlay2/" in line]
+@pytest.fixture
+def mounts_here(request: pytest.FixtureRequest, server: RunningServer) -> Callable[[], list[str]]:
+    """Return the mounts of this machine, as its tests see them, of the server or its engine."""
+    of_engine = str(server.root)
+    if request.node.callspec.params["server"] == "docker":
+        of_engine = str(request.getfixturevalue("engine").data)
+
+    def now() -> list[str]:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        return [line for line in lines if str(server.root) in line or of_engine in line]
+
+    return now
 
 
-async def test_a_kernel_that_is_killed_leaves_no_mount_behind(server: RunningServer) -> None:
+async def test_a_kernel_that_is_killed_leaves_no_mount_behind(
+    server: RunningServer, mounts_here: Callable[[], list[str]]
+) -> None:
     folder = await make_folder(server)
-    before = mounts_here(server)
+    before = mounts_here()
     kernel_id = await started(server, backendai={"mounts": [folder]})
     async with Channels.open(server, kernel_id) as channels:
         code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
         assert await channels.run(code) == "KernelDied"
     assert (await server.delete(f"api/kernels/{kernel_id}")).status_code == 204
-    await eventually(lambda: mounts_here(server) == before)
+    await eventually(lambda: mounts_here() == before)
 
 
 async def test_a_folder_that_is_made_while_a_kernel_runs_appears_in_it(
-    server: RunningServer,
+    server: RunningServer, mounts_here: Callable[[], list[str]]
 ) -> None:
     """And is there after a restart, is writable, cannot be purged, and leaves no mount behind."""
-    before = mounts_here(server)
+    before = mounts_here()
     kernel_id = await started(server)
     async with Channels.open(server, kernel_id) as kernel:
         folder = await make_folder(server)
@@ -248,7 +258,7 @@ async def test_a_folder_that_is_made_while_a_kernel_runs_appears_in_it(
         assert await kernel.run(f"print(open('/home/work/{folder}/b.txt').read())") == "x\n"
     assert (await server.delete(f"api/kernels/{kernel_id}")).status_code == 204
     assert (await server.post(f"backendai/v1/vfolders/{folder}/purge")).status_code == 204
-    assert mounts_here(server) == before
+    assert mounts_here() == before
 
 
 async def test_a_kernel_that_asked_for_some_folders_gets_no_other_one(
