@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from backendai_jupyter.agent.checkpoints import Checkpoint
 from backendai_jupyter.agent.images import STEP as IMAGE
@@ -13,7 +14,6 @@ from backendai_jupyter.agent.launch import (
     FIRST_STEP,
     Launch,
     Tools,
-    clear,
     dismantle,
     exited,
     give_up,
@@ -22,6 +22,7 @@ from backendai_jupyter.agent.launch import (
     until_abandoned,
 )
 from backendai_jupyter.agent.mounts import add_mount
+from backendai_jupyter.agent.patience import patiently
 from backendai_jupyter.agent.resume import clear_unfinished, find_checkpoint, reopen_channels
 from backendai_jupyter.cluster.seal import Sealer
 from backendai_jupyter.domain.exits import explain_failed_step, with_last_lines
@@ -29,7 +30,6 @@ from backendai_jupyter.domain.wire import (
     Assignment,
     Connection,
     Exit,
-    ExitReason,
     Image,
     KernelReport,
     Phase,
@@ -37,7 +37,6 @@ from backendai_jupyter.domain.wire import (
 )
 from backendai_jupyter.errors import (
     BackendError,
-    EngineAway,
     LaunchFailed,
     RelayFailed,
     RuntimeFailed,
@@ -47,8 +46,6 @@ from backendai_jupyter.supervisor import race
 
 log = logging.getLogger(__name__)
 
-_PASSING = {EngineAway.code, RuntimeFailed.code, ExitReason.SIGNALLED}  # perhaps
-_TRIES, _TRY_AGAIN_S = 5, 2.0  # while an engine ends, in at most 15 s, or starts
 _REACHABLE = {Phase.RUNNING, Phase.EXITED}
 _PHASE_OF_STEP = dict.fromkeys(("directories", "devices", "relay"), Phase.PREPARING)
 
@@ -209,7 +206,7 @@ class KernelWorker:
         self._launch, self._exit, self._answered = launch, None, False
         self._tell(Phase.PREPARING)  # the last program's phase is not this one's
         try:
-            await self._launched(launch, desired)
+            await patiently(partial(self._attempt, launch, desired), launch, self._tools)
             self._answered = True
             await self._save()
             await reached("agent.start.saved")
@@ -225,26 +222,9 @@ class KernelWorker:
             self._tell(Phase.RUNNING)
         self._wake.set()  # what came in the meantime is looked at now
 
-    async def _launched(self, launch: Launch, desired: Assignment) -> None:
-        """Return when the program has answered; one that is started again may need patience.
-
-        Its first start may happen on another node.  A restart cannot, and the engine whose end
-        has ended the last program may not be back yet, or still be about to go.
-        """
-        tries = _TRIES if desired.generation > 1 else 0
-        while True:
-            try:
-                launch.image = await self._image(launch, desired)
-                await run_steps(launch, self._tools, self._at_step)
-            except LaunchFailed as error:
-                tries -= error.cause != EngineAway.code  # for which its owner may wait, or not
-                if launch.abandoned or error.cause not in _PASSING or tries <= 0:
-                    raise
-                log.info("kernel %s: step %s is tried again: %s", self.kernel_id, error.step, error)
-                await clear(self.kernel_id, self._tools)
-                await race(asyncio.sleep(_TRY_AGAIN_S), until_abandoned(launch, error.step))
-            else:
-                return
+    async def _attempt(self, launch: Launch, desired: Assignment) -> None:
+        launch.image = await self._image(launch, desired)
+        await run_steps(launch, self._tools, self._at_step)
 
     async def _check(self, desired: Assignment) -> None:
         launch = self._launch

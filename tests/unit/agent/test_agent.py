@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from backendai_jupyter.agent import worker
-from backendai_jupyter.agent.agent import Agent
-from backendai_jupyter.agent.launch import Tools
-from backendai_jupyter.agent.node import Node
 from backendai_jupyter.cluster import keys
-from backendai_jupyter.cluster.memory import MemoryClusterStore, MemoryLiveStore
-from backendai_jupyter.cluster.seal import Sealer
-from backendai_jupyter.config import BackendAIAgent
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.wire import (
-    AgentReport,
-    Assignment,
     ExitReason,
-    KernelReport,
     Mount,
     Phase,
     Signal,
 )
-from backendai_jupyter.errors import BackendError, EngineAway, RuntimeFailed
-from backendai_jupyter.storage.hosts import VFolderHost
-from backendai_jupyter.supervisor import Supervisor
-from tests.accelerators import PluginInMemory, make_pool
 from tests.fakes import (
-    RelayInMemory,
     RuntimeInMemory,
     RuntimeThatRefusesToStart,
     RuntimeThatStopsOnlyAtTheSecondTry,
@@ -43,108 +25,7 @@ from tests.fakes import (
     time_out,
 )
 from tests.helpers import eventually
-from tests.misbehaviour import RuntimeWhoseEngineEnds
-
-Ask = Callable[..., Awaitable[object]]
-
-
-class OneNode:
-    """An agent over in-memory seams, and what a manager would do to it."""
-
-    def __init__(
-        self,
-        tmp_path: Path,
-        runtime: RuntimeInMemory,
-        ask: Ask,
-        cluster: MemoryClusterStore | None = None,
-    ) -> None:
-        self.runtime = runtime
-        self.relay = RelayInMemory()
-        self.cluster = cluster or MemoryClusterStore()
-        self.live = MemoryLiveStore()
-        self.sealer = Sealer()
-        self.supervisor = Supervisor()
-        self.host = VFolderHost("nfs", tmp_path / "nfs")
-        self.node = Node(tmp_path / "run", tmp_path / "scratch", os.getuid(), os.getgid())
-        self.cpus, self.notes = 1, ("as it is",)
-        self.settings = BackendAIAgent(stop_grace_s=0, heartbeat_s=0.2)
-        self.plugin = PluginInMemory()
-        devices = make_pool(self.node.scratch_root, self.plugin, self.settings)
-        runtimes = {runtime.name: runtime}
-        tools = Tools(self.node, runtimes, self.relay, ask, self.settings, devices)  # type: ignore[arg-type]
-        self.agent = Agent(
-            "a",
-            capacity=lambda: Slots({"cpu": self.cpus}),
-            cluster=self.cluster,
-            live=self.live,
-            sealer=self.sealer,
-            tools=tools,
-            supervisor=self.supervisor,
-            hosts={"nfs": self.host},
-            notes=lambda: self.notes,
-        )
-
-    async def assign(self, *, generation: int = 1, **fields: object) -> None:
-        assignment = Assignment(
-            kernel_id="k",
-            session_id="s",
-            owner="u",
-            generation=generation,
-            image=str(fields.pop("image", "python")),
-            argv=("python", "{connection_file}"),
-            env={},
-            limits=Slots({"mem": 512 * 1024**2}),
-            **fields,  # type: ignore[arg-type]
-        )
-        await self.cluster.put(keys.assignment("a", "k"), assignment.model_dump_json())
-
-    async def unassign(self) -> int:
-        return await self.cluster.delete(keys.assignment("a", "k"))
-
-    async def report(self) -> AgentReport:
-        text = await self.live.get(keys.report("a"))
-        assert text is not None
-        return AgentReport.model_validate_json(text)
-
-    async def until(self, phase: Phase, *, generation: int = 1) -> KernelReport:
-        async def found() -> KernelReport | None:
-            for kernel in (await self.report()).kernels:
-                if kernel.phase is phase and kernel.generation == generation:
-                    return kernel
-            return None
-
-        kernel = await eventually(found)
-        assert kernel is not None
-        return kernel
-
-    async def until_nothing_is_left(self, revision: int) -> None:
-        async def gone() -> bool:
-            report = await self.report()
-            return report.revision >= revision and not report.kernels
-
-        await eventually(gone)
-        assert not self.runtime.containers
-        assert not self.relay.channels
-        assert not self.node.run_dir("k").exists()
-        assert not self.node.home_dir("k").exists()
-
-
-Start = Callable[..., Awaitable[OneNode]]
-
-
-@pytest.fixture
-async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    nodes: list[OneNode] = []
-
-    async def make(runtime: RuntimeInMemory | None = None, ask: Ask = answer_at_once) -> OneNode:
-        node = OneNode(tmp_path, runtime or RuntimeInMemory(), ask)
-        await node.agent.start()
-        nodes.append(node)
-        return node
-
-    yield make
-    for node in nodes:
-        await node.supervisor.close()
+from tests.unit.agent.one_node import Ask, Start
 
 
 async def test_a_report_says_which_hosts_are_mounted_and_follows_them(start: Start) -> None:
@@ -286,80 +167,6 @@ async def test_a_failed_start_names_its_step_and_leaves_nothing(
     assert not node.runtime.containers
     assert not node.relay.channels
     await node.until_nothing_is_left(await node.unassign())
-
-
-AWAY = EngineAway("nobody listens")
-REFUSED = RuntimeFailed("the engine is about to end")
-
-
-@pytest.fixture
-async def runtime(monkeypatch: pytest.MonkeyPatch) -> RuntimeWhoseEngineEnds:
-    """An engine that is asked again soon."""
-    monkeypatch.setattr(worker, "_TRY_AGAIN_S", 0.001)
-    return RuntimeWhoseEngineEnds()
-
-
-@pytest.fixture
-async def restarting(start: Start, runtime: RuntimeWhoseEngineEnds) -> OneNode:
-    """A node with a kernel that has run once on that engine."""
-    node = await start(runtime, runtime.ask)
-    await node.assign()
-    await node.until(Phase.RUNNING)
-    (node.node.home_dir("k") / "kept").touch()
-    return node
-
-
-@pytest.mark.parametrize(
-    "failures",
-    [
-        pytest.param([AWAY] * 20, id="away"),
-        pytest.param([REFUSED, signal.SIGTERM, AWAY, AWAY], id="about to end"),
-        pytest.param([signal.SIGKILL] * 4, id="kills what it starts"),
-    ],
-)
-async def test_a_restart_waits_for_an_engine_that_ends_and_comes_back(
-    restarting: OneNode, runtime: RuntimeWhoseEngineEnds, failures: list[BackendError | int]
-) -> None:
-    endpoint = dict(restarting.relay.channels)
-    runtime.failures = [*failures]
-    await restarting.assign(generation=2)
-    await restarting.until(Phase.RUNNING, generation=2)
-    assert runtime.failures == []
-    assert restarting.relay.channels == endpoint
-    assert (restarting.node.home_dir("k") / "kept").exists()
-
-
-async def test_a_restart_that_is_refused_every_time_fails(
-    restarting: OneNode, runtime: RuntimeWhoseEngineEnds
-) -> None:
-    runtime.failures = [REFUSED] * 20
-    await restarting.assign(generation=2)
-    kernel = await restarting.until(Phase.FAILED, generation=2)
-    assert kernel.exit is not None
-    assert "about to end" in kernel.exit.message
-    assert not restarting.relay.channels
-    await restarting.until_nothing_is_left(await restarting.unassign())
-
-
-async def test_a_first_start_does_not_wait_for_an_engine(
-    start: Start, runtime: RuntimeWhoseEngineEnds
-) -> None:
-    """It may happen on another node."""
-    node = await start(runtime)
-    runtime.failures = [AWAY]
-    await node.assign()
-    kernel = await node.until(Phase.FAILED)
-    assert kernel.exit is not None
-    assert kernel.exit.cause == "engine-away"
-
-
-async def test_an_end_while_a_restart_waits_for_the_engine_is_obeyed(
-    restarting: OneNode, runtime: RuntimeWhoseEngineEnds
-) -> None:
-    runtime.failures = [AWAY] * 1_000_000
-    await restarting.assign(generation=2)
-    await eventually(lambda: len(runtime.failures) < 999_990)
-    await restarting.until_nothing_is_left(await restarting.unassign())
 
 
 async def test_an_end_during_a_start_is_obeyed(start: Start) -> None:

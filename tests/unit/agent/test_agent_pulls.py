@@ -12,7 +12,7 @@ from backendai_jupyter.domain.wire import Phase, PullProgress
 from tests.fakes import RuntimeThatPulls, answer_at_once
 from tests.helpers import eventually
 from tests.registry import RegistryThatMisbehaves, SmallImage
-from tests.unit.agent.test_agent import OneNode
+from tests.unit.agent.one_node import OneNode
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from tests.fakes import (
 )
 from tests.helpers import eventually
 from tests.misbehaviour import RuntimeThatIsHeldWhileItStarts
-from tests.unit.agent.test_agent import Ask, OneNode
+from tests.unit.agent.one_node import Ask, OneNode
 
 Start = Callable[..., Awaitable[OneNode]]
 

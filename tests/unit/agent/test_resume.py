@@ -15,7 +15,7 @@ from backendai_jupyter.domain.wire import Phase, Signal
 from backendai_jupyter.errors import RuntimeFailed
 from tests.fakes import PYTHON, RuntimeInMemory, answer_at_once
 from tests.helpers import eventually
-from tests.unit.agent.test_agent import OneNode
+from tests.unit.agent.one_node import OneNode
 
 Make = Callable[[RuntimeInMemory], OneNode]
 
