@@ -149,11 +149,12 @@ class ServerApi:
         path = _path(session_id)
         return parsed(SessionDetail, await self._server.ask("GET", path, query=_MEASURED))
 
-    async def log(self, session_id: str) -> str:
+    async def log(self, session_id: str, host: str) -> str:
+        path, query = f"{_path(session_id)}/logs", {"host": host}
         try:
-            answer = parsed(Log, await self._server.ask("GET", f"{_path(session_id)}/logs"))
+            answer = parsed(Log, await self._server.ask("GET", path, query=query))
         except Conflict:  # another process runs it
-            return await self._beside.log(session_id)
+            return await self._beside.log(session_id, host)
         return answer.log
 
     async def terminate(self, session_id: str) -> None:
