@@ -52,6 +52,7 @@ class Notice:
     since: float = 0.0  # when it got its status, seconds since the epoch, UTC
     hostname: str = "main1"
     session_up: bool = True  # no kernel of its session holds up its start any more
+    waits_for: str = ""  # a sentence, where that is not its own agent
 
     @classmethod
     def of(
@@ -121,6 +122,8 @@ class Notice:
         """A sentence: why it has its status, or what happens to it now."""
         if self.status is Status.RUNNING and not self.session_up:
             return "Waiting for the other kernels of its session."
+        if self.status is Status.SCHEDULED and self.waits_for:
+            return self.waits_for
         if self.starting and self.status not in (Status.PENDING, Status.RESCHEDULING):
             return doing(self.status, self.step, self.pull)
         return self.reason or doing(self.status, self.step)

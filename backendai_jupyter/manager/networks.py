@@ -70,7 +70,7 @@ def needs_network(session: ComputeSession) -> bool:
 
 def network_of(session: ComputeSession, board: Board) -> tuple[bool, str]:
     """Return whether kernels may start on the session's network, and if not, why."""
-    message = ""
+    message = "Waiting for the network of its session."
     for report in board.reports.values():
         for network in report.networks:
             if network.session_id == session.id:

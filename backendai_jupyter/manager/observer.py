@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.protocols import LiveStore
@@ -17,6 +17,7 @@ from backendai_jupyter.domain.wire import AgentReport, Exit, KernelReport, Phase
 from backendai_jupyter.errors import LostRace
 from backendai_jupyter.manager.board import Board, Notice
 from backendai_jupyter.manager.members import Members
+from backendai_jupyter.manager.networks import needs_network, network_of
 from backendai_jupyter.manager.reports import ReportReader
 from backendai_jupyter.points import reached
 from backendai_jupyter.store.agents import AgentStore
@@ -161,7 +162,10 @@ class Observer:
 
     def _notice(self, session: ComputeSession, kernel: Kernel) -> Notice:
         seen = self._report_of(kernel)
-        return Notice.of(session, kernel, seen, self._reader.connection(seen))
+        notice = Notice.of(session, kernel, seen, self._reader.connection(seen))
+        if kernel.status is Status.SCHEDULED and needs_network(session):
+            return replace(notice, waits_for=network_of(session, self._board)[1])
+        return notice
 
     def _report_of(self, kernel: Kernel) -> KernelReport | None:
         agent = self._board.reports.get(kernel.agent_id or "")

@@ -80,13 +80,14 @@ class OneMachine:
         )
         self._host = VFolderHost("local", path / "vfolders")
         self._supervisor: Supervisor | None = None
+        self._others: dict[str, Supervisor] = {}  # of the other agents
 
     async def start(self) -> None:
         self._host.prepare()
         self._supervisor = Supervisor()
         self.database = await Database.open(self._url)
         self._cluster, self._live = self._cluster_type(), self._live_type()
-        place = self.node, self.runtime, self.relay
+        place = self._supervisor, self.node, self.runtime, self.relay
         self.agent = self._make_agent(self._cluster, self._live, self._sealer, "a", *place)
         self.manager = self._make_manager(self.settings)
         await self.manager.prepare()
@@ -118,6 +119,8 @@ class OneMachine:
         )
 
     async def kill(self) -> None:
+        for name in tuple(self._others):
+            await self.kill_agent(name)
         if self._supervisor is not None:
             await self._supervisor.close()
             await self.database.close()
@@ -129,10 +132,15 @@ class OneMachine:
         """Start an agent beside ``a``, of a node of its own; it ends with the first."""
         runtime = runtime or RuntimeInMemory()
         node = Node(self._path / name / "run", self._path / name, os.getuid(), os.getgid())
-        place = node, runtime, RelayInMemory()
+        self._others[name] = supervisor = Supervisor()
+        place = supervisor, node, runtime, RelayInMemory()
         await self._make_agent(self._cluster, self._live, self._sealer, name, *place).start()
         await eventually(lambda: name in self.manager.board.reports)
         return runtime
+
+    async def kill_agent(self, name: str) -> None:
+        """End one of ``another_agent``, at whatever it does."""
+        await self._others.pop(name).close()
 
     def _make_agent(
         self,
@@ -140,11 +148,11 @@ class OneMachine:
         live: MemoryLiveStore,
         sealer: Sealer,
         name: str,
+        supervisor: Supervisor,
         node: Node,
         runtime: RuntimeInMemory,
         relay: RelayInMemory,
     ) -> Agent:
-        assert self._supervisor is not None
         settings = BackendAIAgent(stop_grace_s=0, heartbeat_s=PASS_S, **self._agent_traits)
         tools = Tools(
             node,
@@ -161,7 +169,7 @@ class OneMachine:
             live=live,
             sealer=sealer,
             tools=tools,
-            supervisor=self._supervisor,
+            supervisor=supervisor,
             hosts={"local": self._host},
         )
 

@@ -21,6 +21,7 @@ from tests.fakes import (
     RuntimeThatRefusesToStart,
 )
 from tests.helpers import eventually
+from tests.misbehaviour import RuntimeThatIsHeldWhileItStarts
 from tests.unit.one_machine import CPUS, OneMachine
 
 BOTH = [Status.RUNNING, Status.RUNNING]
@@ -54,6 +55,11 @@ async def get(machine: OneMachine, session: ComputeSession) -> ComputeSession:
     return await machine.manager.sessions.get(session.id, SYSTEM)
 
 
+def networks(machine: OneMachine) -> dict[str, bool]:
+    assert isinstance(machine._live, LiveStoreOfAgentsWithNetworks)
+    return machine._live.networks
+
+
 def sub(session: ComputeSession) -> Kernel:
     return session.kernel("sub1")
 
@@ -85,7 +91,7 @@ async def test_both_kernels_run_and_know_each_other(
 
 
 async def test_the_main_kernel_is_given_out_when_all_run(tmp_path: Path, url: str) -> None:
-    """F45: whoever waits for a session waits for all of it."""
+    """Whoever waits for a session waits for all of it."""
     machine = OneMachine(tmp_path, url, live=LiveStoreOfAgentsWithNetworks)
     answers: list[str] = []
     may_answer = asyncio.Event()
@@ -137,6 +143,41 @@ async def test_all_are_taken_back_and_tried_elsewhere(
     assert await machine.held() == {"cpu": (0, 2000), "mem": (0, (2 << 30) * 1000)}
     reasons = [step.reason for step in await machine.manager.sessions.history(session.id, SYSTEM)]
     assert any("no space left" in r and "tried elsewhere" in r for r in reasons)
+
+
+async def test_the_loss_of_an_agent_takes_a_start_back_to_the_others(machine: OneMachine) -> None:
+    """F33: kernels that had already started elsewhere start anew with it."""
+    machine.settings.agent_lost_s = 1.0
+    held = RuntimeThatIsHeldWhileItStarts()
+    await machine.another_agent("b", runtime=held)
+    session = await two(machine, cluster_mode="multi-node")
+    networks(machine)[session.id] = True
+    waiting = asyncio.create_task(machine.until_running(session))
+    await eventually(lambda: bool(held.containers))
+    await machine.kill_agent("b")
+    await eventually(lambda: was_taken_back(machine, session))
+    networks(machine).clear()
+    await eventually(lambda: was_placed_on(machine, session, {"a"}))
+    networks(machine)[session.id] = True
+    await waiting
+    assert (await get(machine, session)).status is Status.RUNNING
+
+
+async def test_the_loss_of_an_agent_later_is_a_matter_of_policy(machine: OneMachine) -> None:
+    machine.settings.agent_lost_s = 1.0
+    await machine.another_agent("b")
+    session = await two(machine, cluster_mode="multi-node")
+    networks(machine)[session.id] = True
+    await machine.until_running(session)
+    await machine.kill_agent("b")
+    await machine.until(session, Status.TERMINATING)
+    networks(machine).clear()
+    assert "lost" in (await machine.until_over(session)).status_reason
+    await eventually(machine.has_nothing)
+
+
+async def was_placed_on(machine: OneMachine, session: ComputeSession, agents: set[str]) -> bool:
+    return {k.agent_id for k in (await get(machine, session)).kernels} == agents
 
 
 async def was_taken_back(machine: OneMachine, session: ComputeSession) -> bool:
@@ -231,9 +272,7 @@ async def test_a_sub_may_be_restarted_too(machine: OneMachine, runtime: RuntimeI
 async def test_a_network_is_made_before_and_released_after_all_others(
     machine: OneMachine, runtime: RuntimeInMemory
 ) -> None:
-    """F27: kernels start on a network that is ready, and no session ends before its network."""
-    live = machine._live
-    assert isinstance(live, LiveStoreOfAgentsWithNetworks)
+    """Kernels start on a network that is ready, and no session ends before its network."""
     await machine.another_agent("b")
     session = await two(machine, cluster_mode="multi-node")
     await machine.until(session, Status.SCHEDULED)
@@ -242,9 +281,9 @@ async def test_a_network_is_made_before_and_released_after_all_others(
         return [entry.key for entry in (await machine._cluster.list(keys.NETWORKS)).entries]
 
     assert await eventually(records) == [keys.network("a", session.id)]
-    live.networks[session.id] = False
+    networks(machine)[session.id] = False
     assert (await machine._cluster.list(keys.ASSIGNMENTS)).entries == ()
-    live.networks[session.id] = True
+    networks(machine)[session.id] = True
     await machine.until_running(session)
     await machine.end(session)
 
@@ -253,7 +292,7 @@ async def test_a_network_is_made_before_and_released_after_all_others(
 
     await eventually(no_record)
     assert (await get(machine, session)).status is Status.TERMINATING
-    del live.networks[session.id]
+    del networks(machine)[session.id]
     await machine.until_over(session)
     await eventually(machine.has_nothing)
 
