@@ -65,7 +65,7 @@ class LocalApi:
         detail = detail_of(session, await store.history(session_id, viewer))
         return session_with(_NOBODY, detail)
 
-    async def log(self, session_id: str, host: str) -> str:
+    async def log(self, session_id: str, host: str = "main1") -> str:
         store, viewer = await self._open()
         session = await store.get(session_id, viewer)
         kernel = session.kernel(host)

@@ -149,7 +149,7 @@ class ServerApi:
         path = _path(session_id)
         return parsed(SessionDetail, await self._server.ask("GET", path, query=_MEASURED))
 
-    async def log(self, session_id: str, host: str) -> str:
+    async def log(self, session_id: str, host: str = "main1") -> str:
         path, query = f"{_path(session_id)}/logs", {"host": host}
         try:
             answer = parsed(Log, await self._server.ask("GET", path, query=query))

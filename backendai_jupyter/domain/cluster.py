@@ -1,4 +1,4 @@
-"""What may be asked of a session of several kernels: how many, where, and how they stay together."""
+"""What may be asked of a session of several kernels: how many, where, and who outlives whom."""
 
 from __future__ import annotations
 

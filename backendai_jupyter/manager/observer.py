@@ -128,7 +128,10 @@ class Observer:
 
     async def _observe(self, session: ComputeSession, kernel: Kernel) -> bool:
         agent = self._board.reports.get(kernel.agent_id or "")
-        move, by = decide(kernel, agent, self._released(session, kernel)), f"agent {kernel.agent_id}"
+        move, by = (
+            decide(kernel, agent, self._released(session, kernel)),
+            f"agent {kernel.agent_id}",
+        )
         if move is None:
             return False
         is_gone = kernel.status in _AFTER_GOING

@@ -19,7 +19,6 @@ from backendai_jupyter.manager.networks import needs_network, network_of
 from backendai_jupyter.points import reached
 from backendai_jupyter.store.sessions import SessionStore
 
-
 _LEAVING = {Status.TERMINATING, Status.RESCHEDULING}
 _Start = tuple[str, int]  # kernel id, and how often its session was taken back before
 

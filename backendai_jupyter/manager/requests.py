@@ -120,9 +120,7 @@ class Requests:
             startup=self._startup(options, size),
         )
 
-    def _size(
-        self, options: Options, candidates: Sequence[Candidate]
-    ) -> tuple[int, ClusterMode]:
+    def _size(self, options: Options, candidates: Sequence[Candidate]) -> tuple[int, ClusterMode]:
         """Return how many kernels there are to be, and where."""
         size, most = options.cluster_size or 1, self._max_cluster_size()
         if size > most:

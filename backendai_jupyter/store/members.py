@@ -31,7 +31,9 @@ class MemberStore:
         async with self._database.write() as conn:
             session, kernel = await lock_session_of(conn, kernel_id, viewer)
             if kernel.status not in OVER:
-                await move_kernels(conn, session, {kernel.id: Move(end_of(kernel), reason, by, now)})
+                await move_kernels(
+                    conn, session, {kernel.id: Move(end_of(kernel), reason, by, now)}
+                )
 
     @retried
     async def end_with_those_gone(self, session_id: str, *, by: str, now: float) -> bool:

@@ -29,7 +29,9 @@ class Shape(NamedTuple):
         """Whether kernels of the agent could reach the others of their session."""
         if self.mode is None:
             return True
-        is_there = self.mode is ClusterMode.SINGLE_NODE or (self.swarm and agent.swarm == self.swarm)
+        is_there = self.mode is ClusterMode.SINGLE_NODE or (
+            self.swarm and agent.swarm == self.swarm
+        )
         return bool(is_there) and self.mode in agent.modes
 
 

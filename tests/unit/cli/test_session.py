@@ -39,7 +39,7 @@ class ApiOf:
     async def session(self, session_id: str) -> SessionDetail:
         return detail_of(make_session(session_id), ())
 
-    async def log(self, session_id: str) -> str:
+    async def log(self, session_id: str, host: str = "main1") -> str:
         return ""
 
     async def terminate(self, session_id: str) -> None: ...

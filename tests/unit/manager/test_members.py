@@ -1,4 +1,4 @@
-"""Sessions of several kernels: all start or none does, and the end of one is the policy's matter."""
+"""Sessions of several kernels: all start or none does; policies decide about the end of one."""
 
 from __future__ import annotations
 

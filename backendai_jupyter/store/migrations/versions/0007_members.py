@@ -17,9 +17,7 @@ def upgrade() -> None:
     attempts = sa.Column("attempts", sa.Integer(), nullable=False, server_default="0")
     op.add_column("sessions", mode)
     op.add_column("sessions", policy)
-    op.add_column(
-        "sessions", sa.Column("startup", sa.Text(), nullable=False, server_default="{}")
-    )
+    op.add_column("sessions", sa.Column("startup", sa.Text(), nullable=False, server_default="{}"))
     op.add_column("sessions", sa.Column("started_at", sa.Double()))
     op.add_column("sessions", attempts)
     op.add_column(
