@@ -22,11 +22,11 @@ from pydantic import BaseModel, ValidationError
 from backendai_jupyter.cli.local import LocalApi
 from backendai_jupyter.errors import BackendError, Conflict, NotFound, Refused, Unavailable
 from backendai_jupyter.web.image_models import ImageList
+from backendai_jupyter.web.log_models import Log
 from backendai_jupyter.web.models import (
     Agent,
     AgentChange,
     AgentList,
-    Log,
     Me,
     Problem,
     SessionDetail,

@@ -20,10 +20,10 @@ from backendai_jupyter.cli.output import (
 )
 from backendai_jupyter.cli.use import kernel_use, session_use
 from backendai_jupyter.domain.states import FINAL, Status
+from backendai_jupyter.web.log_models import Log
 from backendai_jupyter.web.models import (
     MAX_SESSIONS,
     Kernel,
-    Log,
     Session,
     SessionDetail,
     SessionFilter,

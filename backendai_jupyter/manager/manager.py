@@ -88,24 +88,18 @@ class Manager:
             now=now,
             changed=self._folders_changed,
         )
-        self._members = Members(
-            MemberStore(database),
-            self.board,
-            attempts=lambda: settings.start_attempts,
-            now=now,
-        )
         self._live, self.statistics = live, Statistics(live)
         self._settings = settings
         self._supervisor = supervisor
         self._now = now
+        self._members = self._make_members(MemberStore(database))
         scheduler = self._make_scheduler(QueueStore(database))
         self._reconciler = self._make_reconciler(cluster)
         self._observer = self._make_observer(sealer, self._reconciler)
-        networks = Networks(cluster_id, cluster=cluster, sessions=self._store, board=self.board)
         self._schedule = self._led("scheduler", scheduler.step, self._full_pass_s)
         self._reconcile = _loop("reconciler", self._reconciler.step, self._full_pass_s)
         self._observe = _loop("observer", self._observer.step, self._full_pass_s)
-        self._make_networks = self._led("networks", networks.step, self._full_pass_s)
+        self._networks = self._led("networks", self._make_networks(cluster).step, self._full_pass_s)
         self._tell_others = _loop("hints to managers", self._hint, _HINT_PASS_S)
         self.sessions = self._make_sessions(scheduler)
         self._deadlines = self._make_deadlines()
@@ -125,7 +119,7 @@ class Manager:
         self._supervisor.loop(self._observe)
         self._supervisor.loop(self._schedule)
         self._supervisor.loop(self._reconcile)
-        self._supervisor.loop(self._make_networks)
+        self._supervisor.loop(self._networks)
         self._supervisor.loop(self._tell_others)
         self._supervisor.loop(self._led("deadlines", self._deadlines.step, _DEADLINES_PASS_S))
         self._supervisor.loop(self._led("lost agents", self._lost_agents.step, _LOST_PASS_S))
@@ -180,6 +174,14 @@ class Manager:
             trouble=self._trouble,
             now=self._now,
         )
+
+    def _make_members(self, store: MemberStore) -> Members:
+        return Members(
+            store, self.board, attempts=lambda: self._settings.start_attempts, now=self._now
+        )
+
+    def _make_networks(self, cluster: ClusterStore) -> Networks:
+        return Networks(self.cluster_id, cluster=cluster, sessions=self._store, board=self.board)
 
     def _make_scheduler(self, queue: QueueStore) -> Scheduler:
         return Scheduler(
@@ -300,7 +302,7 @@ class Manager:
 
     def _poke_those_who_tell_agents(self) -> None:
         self._reconcile.poke()
-        self._make_networks.poke()
+        self._networks.poke()
 
     def _full_pass_s(self) -> float:
         return self._settings.full_pass_s

@@ -166,7 +166,8 @@ class Adoption:
         for kernel_id in self._kernels.list_kernel_ids():
             provisioner = self._provisioner(kernel_id)
             if provisioner is not None and not self._is_ours_alone(kernel_id):
-                known[kernel_id] = provisioner.session_id or ""
+                place = provisioner.place
+                known[kernel_id] = place.session_id if place else ""
         return known
 
     def _provisioner(self, kernel_id: str) -> BackendAIProvisioner | None:

@@ -20,7 +20,7 @@ from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Dict, Unicode
 
 from backendai_jupyter.domain.options import Options
-from backendai_jupyter.domain.records import ComputeSession, Kernel, Viewer
+from backendai_jupyter.domain.records import ComputeSession, Kernel
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.states import FINAL, Status
 from backendai_jupyter.domain.wire import Connection
@@ -75,11 +75,6 @@ class BackendAIProvisioner(KernelProvisionerBase):
     @property
     def has_process(self) -> bool:
         return self.place is not None and not self._ended
-
-    @property
-    def session_id(self) -> str | None:
-        """The compute session behind this kernel; None before it was asked for."""
-        return None if self.place is None else self.place.session_id
 
     @property
     def journal(self) -> Connection | None:
@@ -243,7 +238,7 @@ class BackendAIProvisioner(KernelProvisionerBase):
             return
         sessions = backend.manager.sessions
         why = reason or "Its program died again and again."
-        await backend.call(sessions.terminate(place.session_id, self._viewer(backend), reason=why))
+        await backend.call(sessions.terminate(place.session_id, backend.manager.viewer, reason=why))
 
     def leave(self) -> None:
         """Let the session go on without this kernel manager, for the next server."""
@@ -252,7 +247,8 @@ class BackendAIProvisioner(KernelProvisionerBase):
 
     async def get_provisioner_info(self) -> dict[str, Any]:
         info: dict[str, Any] = await super().get_provisioner_info()
-        info.update(session_id=self.session_id, generation=self._generation)
+        session_id = None if self.place is None else self.place.session_id
+        info.update(session_id=session_id, generation=self._generation)
         return info
 
     async def _start(self, backend: Backend) -> Connection:
@@ -261,7 +257,7 @@ class BackendAIProvisioner(KernelProvisionerBase):
         place = self.place
         if place is not None and not self.ended_for_good:
             restarting = sessions.restart(
-                place.kernel_id, self._viewer(backend), generation=self._generation
+                place.kernel_id, backend.manager.viewer, generation=self._generation
             )
             try:
                 self._generation = await backend.call(restarting)
@@ -281,7 +277,7 @@ class BackendAIProvisioner(KernelProvisionerBase):
         return connection
 
     async def _enqueue(self, backend: Backend, request: Request) -> Place:
-        enqueued = backend.manager.sessions.enqueue(request, self._viewer(backend))
+        enqueued = backend.manager.sessions.enqueue(request, backend.manager.viewer)
         session = await backend.call(enqueued)
         place = self._be(session, session.main)
         if not request.for_server:
@@ -299,7 +295,7 @@ class BackendAIProvisioner(KernelProvisionerBase):
         patience_s = backend.settings.end_timeout_s
         if self._failed:
             patience_s = min(patience_s, _FAILED_PATIENCE_S)
-        viewer, reason = self._viewer(backend), "Its owner shut it down."
+        viewer, reason = backend.manager.viewer, "Its owner shut it down."
         if place.is_sub:
             ending = sessions.terminate_kernel(place.kernel_id, viewer, reason=reason)
         else:
@@ -321,7 +317,7 @@ class BackendAIProvisioner(KernelProvisionerBase):
             return
         try:
             await backend.call(
-                backend.manager.sessions.signal(place.kernel_id, signum, self._viewer(backend))
+                backend.manager.sessions.signal(place.kernel_id, signum, backend.manager.viewer)
             )
         except (Conflict, NotFound) as error:
             self.log.debug("%s", error)
@@ -343,9 +339,6 @@ class BackendAIProvisioner(KernelProvisionerBase):
         if self._backend is None or self.place is None:
             return None
         return self._backend.manager.board.get(self.place.kernel_id)
-
-    def _viewer(self, backend: Backend) -> Viewer:
-        return backend.manager.viewer
 
     def _tell_why(self, notice: Notice) -> None:
         """Say once why the kernel ended: in the log, and as ``reason`` in Jupyter's REST API."""

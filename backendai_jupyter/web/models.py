@@ -151,20 +151,6 @@ class SessionFilter(Wanted):
     limit: Annotated[int, Field(ge=1, le=MAX_SESSIONS)] = MAX_SESSIONS
 
 
-class Member(Model):
-    """Which kernel of a session is meant."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    host: str = Field(default="main1", description="its hostname")
-
-
-class Log(Model):
-    """The end of what a kernel wrote to its stdout and stderr."""
-
-    log: str
-
-
 class AgentStatus(StrEnum):
     ALIVE = "alive"
     LOST = "lost"  # it has not reported for a while

@@ -9,10 +9,9 @@ from backendai_jupyter.errors import InvalidInput
 from backendai_jupyter.provisioning.kernelspecs import request_of
 from backendai_jupyter.web.base import BackendHandler
 from backendai_jupyter.web.dry_run import DryRun, NewSession, SessionOptions, dry_run_of
+from backendai_jupyter.web.log_models import Log, Member
 from backendai_jupyter.web.models import (
     END_REASON,
-    Log,
-    Member,
     SessionDetail,
     SessionFilter,
     SessionList,

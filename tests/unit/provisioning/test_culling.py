@@ -91,7 +91,7 @@ async def test_kernels_of_one_session_are_idle_only_together(
     kernels = KernelsThatAreOnlyCulled(is_shared=False)
     kernels.add("s", Place("k", "s", "sub1", is_sub=True), None)
     vars(kernels._kernels["s"]).update(change)
-    kernels.cull_idle_timeout = 60
+    kernels.cull_idle_timeout = 3600
     await kernels.cull_kernel_if_idle("s")
     await kernels.cull_kernel_if_idle("k")
     assert kernels.culled == culled
