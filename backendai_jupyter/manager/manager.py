@@ -81,13 +81,9 @@ class Manager:
         self.owner = User("", "")  # known after ``start``
         self._store = SessionStore(database)
         self.vfolders = VFolders(
-            VFolderStore(database),
-            hosts=hosts,
-            default_host=default_host,
-            owner_ids=kernel_ids,
-            now=now,
-            changed=self._folders_changed,
-        )
+            VFolderStore(database), hosts=hosts, default_host=default_host, owner_ids=kernel_ids,
+            now=now, changed=self._folders_changed,
+        )  # fmt: skip
         self._live, self.statistics = live, Statistics(live)
         self._settings = settings
         self._supervisor = supervisor

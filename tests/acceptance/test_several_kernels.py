@@ -55,7 +55,9 @@ async def is_over(server: RunningServer, session: dict[str, Any]) -> bool:
 
 async def run(server: RunningServer, kernel_id: str, code: str) -> str:
     async with KernelClient.open(server.url, server.token, kernel_id) as client:
-        return printed(await client.run(code))
+        request = await client.execute(code)
+        messages = await client.until_done(request)
+    return printed([message for message in messages if message.parent.get("msg_id") == request])
 
 
 async def test_every_kernel_answers_by_its_id(server: RunningServer) -> None:
@@ -100,6 +102,7 @@ async def test_the_policy_says_what_becomes_of_main_when_a_sub_dies(
     main, sub = (kernel["id"] for kernel in session["kernels"])
     async with KernelClient.open(server.url, server.token, sub) as client:
         await client.execute("import os; os._exit(3)")
+        await client.until(lambda m: m.content.get("execution_state") == "dead")
     if policy == "end":
         await eventually(lambda: is_over(server, session), within_s=30)
         assert "sub1 has ended" in (await read(server, session["id"]))["status_reason"]
