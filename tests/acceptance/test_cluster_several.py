@@ -1,4 +1,4 @@
-"""Sessions of several kernels in a cluster: every server has all of them, and agents may be lost."""
+"""Sessions of several kernels in a cluster: each server has all kernels; agents may be lost."""
 
 from __future__ import annotations
 
