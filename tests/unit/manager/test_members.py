@@ -197,6 +197,29 @@ async def test_what_cannot_start_anywhere_is_told_after_the_last_attempt(
     assert await machine.has_nothing()
 
 
+async def test_a_start_ends_with_a_server_that_is_killed_and_what_is_up_goes_on(
+    tmp_path: Path, url: str
+) -> None:
+    runtime = RuntimeThatIsHeldWhileItStarts()
+    machine = OneMachine(tmp_path, url, runtime=runtime, live=LiveStoreOfAgentsWithNetworks)
+    runtime.may_go_on.set()
+    await machine.start()
+    try:
+        up = await two_up(machine)
+        runtime.may_go_on.clear()
+        starting = await two(machine)
+        await eventually(lambda: len(runtime.containers) > len(up.kernels))
+        await machine.kill()
+        runtime.may_go_on.set()
+        await machine.start()
+        over = await machine.until_over(starting)
+        assert "server ended before" in over.status_reason
+        assert [one.kernel.id for one in machine.survived] == [k.id for k in up.kernels]
+        await eventually(lambda: set(runtime.containers) == {k.id for k in up.kernels})
+    finally:
+        await machine.kill()
+
+
 async def test_a_sub_that_dies_takes_the_others_with_it(
     machine: OneMachine, runtime: RuntimeInMemory
 ) -> None:
