@@ -320,6 +320,26 @@ async def test_a_network_is_made_before_and_released_after_all_others(
     await eventually(machine.has_nothing)
 
 
+async def test_another_agent_takes_over_the_network_of_one_that_is_gone(
+    machine: OneMachine, runtime: RuntimeInMemory
+) -> None:
+    await machine.another_agent("0")  # the first that may make networks
+    await machine.manager.drain("0", is_drained=True)
+    session = await two(machine, cluster_mode="multi-node")
+    networks(machine)[session.id] = True
+    await machine.until_running(session)
+
+    async def is_made_by(agent_id: str) -> bool:
+        found = (await machine._cluster.list(keys.NETWORKS)).entries
+        return [entry.key for entry in found] == [keys.network(agent_id, session.id)]
+
+    assert await is_made_by("0")
+    await machine.kill_agent("0")
+    await eventually(lambda: is_made_by("a"))
+    assert len(runtime.containers) == 2
+    assert (await get(machine, session)).status is Status.RUNNING
+
+
 async def test_a_dry_run_names_the_agents(machine: OneMachine) -> None:
     request = {"cluster_size": 3, "cluster_mode": "multi-node"}
     await machine.another_agent("b")
