@@ -178,9 +178,14 @@ class Sessions:
                 await self.terminate(session_id, SYSTEM, reason="Its start was not confirmed.")
             self._in_doubt.discard(session_id)
 
-    async def until_gone(self, kernel_id: str, *, timeout_s: float) -> None:
-        """Wait until nothing of the kernel is left on its agent."""
-        await self._board.until(kernel_id, lambda n: n.status in FINAL, timeout_s=timeout_s)
+    async def until_gone(self, *kernel_ids: str, timeout_s: float) -> None:
+        """Wait until nothing of the kernels is left on their agents."""
+
+        def is_gone(notice: Notice) -> bool:
+            return notice.status in FINAL
+
+        waiting = (self._board.until(k, is_gone, timeout_s=timeout_s) for k in kernel_ids)
+        await asyncio.gather(*waiting)
 
     async def get(self, session_id: str, viewer: Viewer) -> ComputeSession:
         return await self._store.get(session_id, viewer)

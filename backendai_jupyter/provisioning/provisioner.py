@@ -302,8 +302,8 @@ class BackendAIProvisioner(KernelProvisionerBase):
             ending = sessions.terminate(place.session_id, viewer, reason=reason)
         try:
             await backend.call(ending)
-            for kernel_id in (place.kernel_id, *place.subs):
-                await backend.call(sessions.until_gone(kernel_id, timeout_s=patience_s))
+            gone = sessions.until_gone(place.kernel_id, *place.subs, timeout_s=patience_s)
+            await backend.call(gone)
         except TimedOut as error:
             self.log.warning("%s", error)  # the agent goes on trying by itself
 
