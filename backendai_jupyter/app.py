@@ -80,9 +80,8 @@ class BackendAIExtension(ExtensionApp):
         manager = self.backend.manager
         loop = IOLoop.current().asyncio_loop  # type: ignore[attr-defined] # there is no other
         self.changes = self.settings["backendai_changes"] = Changes(manager.board, loop)
-        if self.backend.settings.in_cluster:
-            kernels.adoption = Adoption(self.backend, kernels)
-            self.changes.listen(kernels.adoption.look)  # first: what is dropped has not died
+        kernels.adoption = Adoption(self.backend, kernels)
+        self.changes.listen(kernels.adoption.look)  # first: what is dropped has not died
         self.changes.listen(Deaths(kernels).look)
         assert self.serverapp.event_logger is not None
         self.changes.listen(emitter(self.serverapp.event_logger, manager.viewer))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,10 @@ from backendai_jupyter.agent.runtime.base import (
     Inside,
     Origin,
 )
+from backendai_jupyter.cluster import keys
+from backendai_jupyter.cluster.memory import MemoryLiveStore
 from backendai_jupyter.config.registries import Registry
-from backendai_jupyter.domain.wire import Connection, Image, PullProgress
+from backendai_jupyter.domain.wire import ClusterMode, Connection, Image, PullProgress
 from backendai_jupyter.errors import RuntimeFailed, TimedOut
 
 PYTHON = Image(name="python", reference="memory/python", runtime="memory")
@@ -136,6 +139,28 @@ class RuntimeThatStopsOnlyAtTheSecondTry(RuntimeInMemory):
             self.refusals -= 1
             raise RuntimeFailed("the engine is busy")
         await super().stop(kernel_id, grace_s=grace_s)
+
+
+class LiveStoreOfAgentsWithNetworks(MemoryLiveStore):
+    """Agents report over it as members of one swarm that can run all sessions of several kernels.
+
+    ``networks`` are those that the agents have, by session: whether each is ready.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.networks: dict[str, bool] = {}
+
+    async def put(self, key: str, value: str, *, ttl_s: float) -> None:
+        if key.startswith(keys.REPORTS):
+            networks = [{"session_id": s, "ready": ready} for s, ready in self.networks.items()]
+            told = {
+                "cluster_modes": list(ClusterMode),
+                "swarm": {"id": "w", "manages": True},
+                "networks": networks,
+            }
+            value = json.dumps(json.loads(value) | told)
+        await super().put(key, value, ttl_s=ttl_s)
 
 
 class RelayInMemory:

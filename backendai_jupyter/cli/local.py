@@ -65,10 +65,10 @@ class LocalApi:
         detail = detail_of(session, await store.history(session_id, viewer))
         return session_with(_NOBODY, detail)
 
-    async def log(self, session_id: str) -> str:
+    async def log(self, session_id: str, host: str = "main1") -> str:
         store, viewer = await self._open()
         session = await store.get(session_id, viewer)
-        kernel = session.main
+        kernel = session.kernel(host)
         if kernel.status in FINAL:
             return kernel.exit.log_tail if kernel.exit else ""
         text: str = await _embedded().read_log(self._data_dir, session.cluster_id, kernel.id)

@@ -22,11 +22,11 @@ from pydantic import BaseModel, ValidationError
 from backendai_jupyter.cli.local import LocalApi
 from backendai_jupyter.errors import BackendError, Conflict, NotFound, Refused, Unavailable
 from backendai_jupyter.web.image_models import ImageList
+from backendai_jupyter.web.log_models import Log
 from backendai_jupyter.web.models import (
     Agent,
     AgentChange,
     AgentList,
-    Log,
     Me,
     Problem,
     SessionDetail,
@@ -149,11 +149,12 @@ class ServerApi:
         path = _path(session_id)
         return parsed(SessionDetail, await self._server.ask("GET", path, query=_MEASURED))
 
-    async def log(self, session_id: str) -> str:
+    async def log(self, session_id: str, host: str = "main1") -> str:
+        path, query = f"{_path(session_id)}/logs", {"host": host}
         try:
-            answer = parsed(Log, await self._server.ask("GET", f"{_path(session_id)}/logs"))
+            answer = parsed(Log, await self._server.ask("GET", path, query=query))
         except Conflict:  # another process runs it
-            return await self._beside.log(session_id)
+            return await self._beside.log(session_id, host)
         return answer.log
 
     async def terminate(self, session_id: str) -> None:

@@ -20,10 +20,10 @@ from backendai_jupyter.cli.output import (
 )
 from backendai_jupyter.cli.use import kernel_use, session_use
 from backendai_jupyter.domain.states import FINAL, Status
+from backendai_jupyter.web.log_models import Log
 from backendai_jupyter.web.models import (
     MAX_SESSIONS,
     Kernel,
-    Log,
     Session,
     SessionDetail,
     SessionFilter,
@@ -83,10 +83,11 @@ def show(session_id: str, as_json: bool) -> None:
 
 @session.command()
 @click.argument("session_id", metavar="ID")
+@click.option("--kernel", "host", default="main1", help="Of this one, e.g. sub1.")
 @json_option
-def logs(session_id: str, as_json: bool) -> None:
-    """Print the end of what a session's main kernel wrote."""
-    text = asyncio.run(_log(session_id))
+def logs(session_id: str, host: str, as_json: bool) -> None:
+    """Print the end of what a session's main kernel, or another one, wrote."""
+    text = asyncio.run(_log(session_id, host))
     if as_json:
         print_json(Log(log=text))
     elif not text:
@@ -118,9 +119,9 @@ async def _show(beginning: str) -> SessionDetail:
         return await api.session(await find_session(api, beginning))
 
 
-async def _log(beginning: str) -> str:
+async def _log(beginning: str, host: str) -> str:
     async with connect() as api:
-        return await api.log(await find_session(api, beginning))
+        return await api.log(await find_session(api, beginning), host)
 
 
 async def _terminate(beginnings: Sequence[str]) -> SessionList:
@@ -140,7 +141,7 @@ def session_rows(sessions: Sequence[Session], *, now: float) -> list[tuple[str, 
             one.name,
             one.status,
             ", ".join(sorted({k.agent_id for k in one.kernels if k.agent_id})),
-            slots_text(one.kernels[0].slots),
+            f"{len(one.kernels)} x " * (len(one.kernels) > 1) + slots_text(one.kernels[0].slots),
             *session_use(one),
             span(now - one.created_at),
             one.status_reason,
@@ -154,12 +155,17 @@ def session_facts(one: Session) -> list[tuple[str, str]]:
         ("name", one.name),
         ("kernelspec", one.kernelspec),
         ("resource group", one.resource_group),
+        ("kernels", _together(one) if len(one.kernels) > 1 else ""),
         ("status", one.status),
         ("reason", one.status_reason),
         ("created", moment(one.created_at)),
         ("ended", moment(one.ended_at) if one.ended_at is not None else ""),
     ]
     return [fact for fact in facts if fact[1]]
+
+
+def _together(one: Session) -> str:
+    return f"{len(one.kernels)}, {one.cluster_mode}, failure policy {one.failure_policy}"
 
 
 def kernel_facts(kernel: Kernel) -> list[tuple[str, str]]:

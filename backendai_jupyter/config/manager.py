@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_core.paths import jupyter_data_dir
-from traitlets import Bool, Dict, Float, List, TraitError, Unicode, default, validate
+from traitlets import Bool, Dict, Float, Int, List, TraitError, Unicode, default, validate
 from traitlets.config import Configurable
 
 from backendai_jupyter.config.checks import all_or_none, checked_for_sockets, short_directory
@@ -88,6 +88,20 @@ class BackendAI(Configurable):
         a session without room means for those behind it: with ``strict`` they wait, too; with
         ``skip`` they may pass once it was tried ``skip_after`` times (5; 0 at once), which uses
         agents better and can keep a large session waiting for ever.""",
+    ).tag(config=True, shared=True)
+
+    max_cluster_size = Int(
+        16,
+        min=1,
+        help="""How many kernels one session may have.""",
+    ).tag(config=True, shared=True)
+
+    start_attempts = Int(
+        3,
+        min=1,
+        help="""How often the kernels of a session are tried to be started when one of several
+        cannot: each time all are taken back and go, where there is a choice, to other agents.
+        Larger gets past more broken agents; smaller tells sooner what is wrong.""",
     ).tag(config=True, shared=True)
 
     full_pass_s = Float(

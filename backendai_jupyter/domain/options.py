@@ -18,8 +18,16 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from backendai_jupyter.domain.cluster import (
+    FailurePolicy,
+    read_mode,
+    read_policy,
+    read_size,
+    read_startup,
+)
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.vfolders import Permission, check_name
+from backendai_jupyter.domain.wire import ClusterMode
 from backendai_jupyter.errors import InvalidInput
 
 MAX_PRIORITY = 100
@@ -34,7 +42,12 @@ ENVIRONMENT = {
     "BACKENDAI_MOUNTS": "mounts",
     "BACKENDAI_RESOURCE_GROUP": "resource_group",
     "BACKENDAI_PRIORITY": "priority",
+    "BACKENDAI_CLUSTER_SIZE": "cluster_size",
+    "BACKENDAI_CLUSTER_MODE": "cluster_mode",
+    "BACKENDAI_FAILURE_POLICY": "failure_policy",
+    "BACKENDAI_STARTUP": "startup",
 }
+_NUMBERS = {"priority", "cluster_size"}
 
 
 def _read_slots(raw: Any) -> Slots:
@@ -123,7 +136,10 @@ class Options(BaseModel):
 
     resources: Annotated[Slots, BeforeValidator(_read_slots)] = Slots()
     preset: str | None = None
-    cluster_size: int | None = None
+    cluster_size: Annotated[int | None, BeforeValidator(read_size)] = None
+    cluster_mode: Annotated[ClusterMode | None, BeforeValidator(read_mode)] = None
+    failure_policy: Annotated[FailurePolicy | None, BeforeValidator(read_policy)] = None
+    startup: Annotated[dict[str, tuple[str, ...]] | None, BeforeValidator(read_startup)] = None
     mounts: list[Annotated[MountOption, BeforeValidator(_read_mount)]] | None = None
     resource_group: str | None = None
     priority: Annotated[int | None, BeforeValidator(_read_priority)] = None
@@ -152,12 +168,14 @@ class Options(BaseModel):
         """Read the ``BACKENDAI_*`` variables; an error names the variable.
 
         ``BACKENDAI_RESOURCES`` is ``cpu=2,mem=4g`` or a JSON object, ``BACKENDAI_MOUNTS`` is
-        ``name,name`` or a JSON list, the others are plain strings.
+        ``name,name`` or a JSON list, ``BACKENDAI_STARTUP`` a JSON object, the others are plain
+        strings.  Inside a kernel ``BACKENDAI_CLUSTER_SIZE`` says how large its own session is.
         """
         raw: dict[str, Any] = {}
+        is_inside = "BACKENDAI_SESSION_ID" in environ
         for variable, name in ENVIRONMENT.items():
             text = environ.get(variable, "").strip()
-            if text:
+            if text and not (is_inside and name == "cluster_size"):
                 raw[name] = _spelled_out(variable, name, text)
         try:
             return cls.parse(raw)
@@ -172,6 +190,9 @@ class Options(BaseModel):
             resources=self.resources.over(below.resources),
             preset=self.preset or below.preset,
             cluster_size=self.cluster_size or below.cluster_size,
+            cluster_mode=self.cluster_mode or below.cluster_mode,
+            failure_policy=self.failure_policy or below.failure_policy,
+            startup=below.startup if self.startup is None else self.startup,
             mounts=below.mounts if self.mounts is None else self.mounts,
             resource_group=self.resource_group or below.resource_group,
             priority=below.priority if self.priority is None else self.priority,
@@ -191,7 +212,7 @@ def _spelled_out(variable: str, name: str, text: str) -> Any:
             return json.loads(text)
         except ValueError as error:
             raise InvalidInput(variable, f"not valid JSON: {error}") from None
-    if name == "priority":
+    if name in _NUMBERS:
         return int(text) if re.fullmatch(r"\d{1,9}", text) else text
     if name == "mounts":
         return [part.strip() for part in text.split(",")]

@@ -28,6 +28,7 @@ _DOING: Mapping[Status, str] = {
     Status.PULLING: "Fetching its image.",
     Status.CREATING: "Starting its program.",
     Status.RESTARTING: "Waiting for its agent to start it again.",
+    Status.RESCHEDULING: "Being taken back, to start elsewhere.",
     Status.TERMINATING: "Being ended.",
 }
 _DOING_AT_STEP: Mapping[str, str] = {

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from backendai_jupyter.domain.cluster import FailurePolicy
 from backendai_jupyter.domain.groups import DEFAULT_GROUP
 from backendai_jupyter.domain.resources import Amounts, Slots
 from backendai_jupyter.domain.states import Status
 from backendai_jupyter.domain.vfolders import Permission, VFolderStatus
-from backendai_jupyter.domain.wire import Exit, Mount
+from backendai_jupyter.domain.wire import ClusterMode, Exit, Mount
+from backendai_jupyter.errors import NotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +89,34 @@ class ComputeSession:
     jupyter_kernel_id: str | None = None  # what Jupyter calls the main kernel
     resource_group: str = DEFAULT_GROUP
     not_before: float = 0.0  # seconds since the epoch; 0 is at once
+    cluster_mode: ClusterMode = ClusterMode.SINGLE_NODE
+    failure_policy: FailurePolicy = FailurePolicy.END
+    startup: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # command of each role
+    started_at: float | None = None  # when all kernels were up for the first time
+    attempts: int = 0  # starts that were taken back
+    failed_on: tuple[str, ...] = ()  # agents of these
 
     @property
     def main(self) -> Kernel:
         return self.kernels[0]
+
+    def kernel(self, hostname: str) -> Kernel:
+        """Return the kernel that the others of the session call so."""
+        for kernel in self.kernels:
+            if kernel.hostname == hostname:
+                return kernel
+        raise NotFound(f"Session {self.id} has no kernel {hostname}.")
+
+    @property
+    def is_up(self) -> bool:
+        """Whether no kernel's start waits for another's any more."""
+        return self.started_at is not None or len(self.kernels) == 1
+
+    def name_of(self, kernel: Kernel) -> str | None:
+        """Return what Jupyter calls a kernel; None if no server shows the session."""
+        if self.jupyter_kernel_id is None or kernel.id == self.main.id:
+            return self.jupyter_kernel_id
+        return kernel.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +141,8 @@ class WaitingSession:
     kernels: tuple[WaitingKernel, ...]
     not_before: float = 0.0  # seconds since the epoch; 0 is at once
     status_reason: str = ""  # what its owner was told last
+    mode: ClusterMode = ClusterMode.SINGLE_NODE  # means something where there are several kernels
+    failed_on: frozenset[str] = frozenset()  # agents where a kernel of it could not start
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +210,7 @@ class Preset:
 
 @dataclass(frozen=True, slots=True)
 class NewSession:
-    """All that ``store`` needs to write the rows of a session with one kernel."""
+    """All that ``store`` needs to write the rows of a session; its kernels differ only in role."""
 
     id: str
     owner: str
@@ -191,7 +220,7 @@ class NewSession:
     image: str
     argv: tuple[str, ...]
     env: dict[str, str]
-    slots: Slots
+    slots: Slots  # of each kernel
     mounts: tuple[Mount, ...]
     workdir: str
     shows_all: bool = False
@@ -199,4 +228,8 @@ class NewSession:
     resource_group: str = DEFAULT_GROUP
     not_before: float = 0.0
     jupyter_kernel_id: str | None = None
-    kernel_id: str = ""  # empty: the store makes one
+    kernel_id: str = ""  # of main1; empty: the store makes one
+    cluster_size: int = 1
+    cluster_mode: ClusterMode = ClusterMode.SINGLE_NODE
+    failure_policy: FailurePolicy = FailurePolicy.END
+    startup: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -19,6 +19,7 @@ class Status(StrEnum):
     CREATING = "CREATING"  # the container is being made, or its kernel has not answered yet
     RUNNING = "RUNNING"  # the kernel answered through the relay
     RESTARTING = "RESTARTING"  # the kernel program ended and its owner may start it again
+    RESCHEDULING = "RESCHEDULING"  # taken back, to be placed anew with its session's other kernels
     TERMINATING = "TERMINATING"  # its end was asked for; the container may still exist
     TERMINATED = "TERMINATED"  # final: the container is gone
     CANCELLED = "CANCELLED"  # final: ended before it ever had a container
@@ -26,18 +27,20 @@ class Status(StrEnum):
 
 
 _ENDS = frozenset({Status.TERMINATING, Status.ERROR})
+_TAKEN_BACK = frozenset({Status.RESCHEDULING})
 _STARTING = (Status.PREPARING, Status.PULLING, Status.CREATING, Status.RUNNING)
 
 # A report may skip phases that were too short to be seen, so each phase of a start
 # leads to every later one.
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     Status.PENDING: frozenset({Status.SCHEDULED, Status.CANCELLED, Status.ERROR}),
-    Status.SCHEDULED: frozenset({*_STARTING, Status.PENDING, *_ENDS}),
-    Status.PREPARING: frozenset({*_STARTING[1:], *_ENDS}),
-    Status.PULLING: frozenset({*_STARTING[2:], *_ENDS}),
-    Status.CREATING: frozenset({Status.RUNNING, Status.RESTARTING, *_ENDS}),
-    Status.RUNNING: frozenset({Status.RESTARTING, *_ENDS}),
-    Status.RESTARTING: frozenset({Status.RUNNING, *_ENDS}),
+    Status.SCHEDULED: frozenset({*_STARTING, Status.PENDING, *_ENDS, *_TAKEN_BACK}),
+    Status.PREPARING: frozenset({*_STARTING[1:], *_ENDS, *_TAKEN_BACK}),
+    Status.PULLING: frozenset({*_STARTING[2:], *_ENDS, *_TAKEN_BACK}),
+    Status.CREATING: frozenset({Status.RUNNING, Status.RESTARTING, *_ENDS, *_TAKEN_BACK}),
+    Status.RUNNING: frozenset({Status.RESTARTING, *_ENDS, *_TAKEN_BACK}),
+    Status.RESTARTING: frozenset({Status.RUNNING, *_ENDS, *_TAKEN_BACK}),
+    Status.RESCHEDULING: frozenset({Status.PENDING, Status.TERMINATING}),
     Status.TERMINATING: frozenset({Status.TERMINATED}),
     Status.TERMINATED: frozenset(),
     Status.CANCELLED: frozenset(),
@@ -53,6 +56,7 @@ HOLDS_SLOTS = frozenset(
         Status.CREATING,
         Status.RUNNING,
         Status.RESTARTING,
+        Status.RESCHEDULING,
         Status.TERMINATING,
     }
 )
@@ -60,7 +64,7 @@ HOLDS_SLOTS = frozenset(
 # container is gone.
 COUNTS_FOR_QUOTA = HOLDS_SLOTS - {Status.TERMINATING}
 # An assignment exists in the cluster store exactly while its kernel is in one of these.
-ASSIGNED = HOLDS_SLOTS - {Status.TERMINATING}
+ASSIGNED = HOLDS_SLOTS - {Status.RESCHEDULING, Status.TERMINATING}
 
 
 def sources_of(status: Status) -> frozenset[Status]:
@@ -72,6 +76,7 @@ def sources_of(status: Status) -> frozenset[Status]:
 _SESSION_ORDER = (
     Status.ERROR,
     Status.TERMINATING,
+    Status.RESCHEDULING,
     Status.PENDING,
     Status.SCHEDULED,
     Status.PREPARING,

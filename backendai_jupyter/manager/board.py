@@ -50,6 +50,9 @@ class Notice:
     step: str = ""  # the launch step under way, or the one that failed
     pull: PullProgress | None = None  # while its image is on its way
     since: float = 0.0  # when it got its status, seconds since the epoch, UTC
+    hostname: str = "main1"
+    session_up: bool = True  # no kernel of its session holds up its start any more
+    waits_for: str = ""  # a sentence, where that is not its own agent
 
     @classmethod
     def of(
@@ -74,23 +77,30 @@ class Notice:
             signal_num=kernel.signal_num,
             session_id=session.id,
             owner=session.owner,
-            jupyter_kernel_id=session.jupyter_kernel_id,
+            jupyter_kernel_id=session.name_of(kernel),
             step=current.step if current else "",
             pull=current.pull if current else None,
             since=kernel.status_since,
+            hostname=kernel.hostname,
+            session_up=session.is_up,
         )
 
     @property
     def running(self) -> bool:
-        """Whether the program of the generation that was asked for has answered."""
+        """Whether the program of the generation that was asked for has answered.
+
+        Those of a session that starts do so together.
+        """
         current = self.generation == self.agent_generation and self.phase is Phase.RUNNING
-        return current and self.status is Status.RUNNING
+        return current and self.status is Status.RUNNING and self.session_up
 
     @property
     def exit_code(self) -> int | None:
         """The code of the program that was asked for; None while it runs or starts."""
         if self.status in FINAL or self.status is Status.TERMINATING:
             return self.exit.code if self.exit and self.exit.code is not None else 0
+        if not self.session_up:
+            return None  # it may be tried again elsewhere
         if self.generation == self.agent_generation and self.phase is Phase.EXITED:
             return self.exit.code if self.exit and self.exit.code is not None else 1
         return None
@@ -110,7 +120,11 @@ class Notice:
     @property
     def message(self) -> str:
         """A sentence: why it has its status, or what happens to it now."""
-        if self.starting and self.status is not Status.PENDING:
+        if self.status is Status.RUNNING and not self.session_up:
+            return "Waiting for the other kernels of its session."
+        if self.status is Status.SCHEDULED and self.waits_for:
+            return self.waits_for
+        if self.starting and self.status not in (Status.PENDING, Status.RESCHEDULING):
             return doing(self.status, self.step, self.pull)
         return self.reason or doing(self.status, self.step)
 

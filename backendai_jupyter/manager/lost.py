@@ -14,11 +14,13 @@ from backendai_jupyter.domain.states import HOLDS_SLOTS, Status
 from backendai_jupyter.domain.wire import Exit, ExitReason
 from backendai_jupyter.errors import LostRace
 from backendai_jupyter.manager.board import Board
+from backendai_jupyter.manager.members import Members
 from backendai_jupyter.store.sessions import SessionStore
 
 log = logging.getLogger(__name__)
 
 _BY = "lost-agent check"
+_Member = tuple[ComputeSession, Kernel]
 
 
 class LostAgents:
@@ -34,6 +36,7 @@ class LostAgents:
         *,
         cluster: ClusterStore,
         sessions: SessionStore,
+        members: Members,
         board: Board,
         after_s: Callable[[], float],
         moved: Callable[[], None],
@@ -43,6 +46,7 @@ class LostAgents:
         self._cluster_id = cluster_id
         self._cluster = cluster
         self._sessions = sessions
+        self._members = members
         self._board = board
         self._after_s = after_s
         self._moved = moved
@@ -66,15 +70,20 @@ class LostAgents:
             if self._clock() - missing_since >= after_s:
                 await self._end(agent_id, kernels[agent_id], after_s)
 
-    async def _end(self, agent_id: str, kernels: list[Kernel], after_s: float) -> None:
+    async def _end(self, agent_id: str, kernels: list[_Member], after_s: float) -> None:
         message = (
             f"The agent {agent_id} was lost: nothing was heard of it for "
             f"{after_s:g} seconds. What the kernel had in memory is gone."
         )
         log.error("agent %s is lost, and with it %d kernels", agent_id, len(kernels))
-        for kernel in kernels:
-            ending = Exit(reason=ExitReason.AGENT_LOST, message=message)
+        ending = Exit(reason=ExitReason.AGENT_LOST, message=message)
+        for session, kernel in kernels:
             try:
+                if kernel.status is Status.RESCHEDULING or await self._members.taken_back(
+                    session, kernel, ending, by=_BY
+                ):
+                    await self._move(kernel, Status.PENDING, ending)
+                    continue
                 if kernel.status is not Status.TERMINATING:
                     await self._move(kernel, Status.TERMINATING, ending)
                 await self._move(kernel, Status.TERMINATED, ending)
@@ -84,15 +93,14 @@ class LostAgents:
 
     async def _move(self, kernel: Kernel, to: Status, ending: Exit) -> None:
         reason = ending.message if kernel.status is not Status.TERMINATING else kernel.status_reason
-        await self._sessions.move(
-            kernel.id, to, reason=reason, by=_BY, now=self._now(), exit=ending
-        )
+        exit = None if to is Status.PENDING else ending
+        await self._sessions.move(kernel.id, to, reason=reason, by=_BY, now=self._now(), exit=exit)
 
 
-def _by_agent(sessions: tuple[ComputeSession, ...]) -> dict[str, list[Kernel]]:
-    found: defaultdict[str, list[Kernel]] = defaultdict(list)
+def _by_agent(sessions: tuple[ComputeSession, ...]) -> dict[str, list[_Member]]:
+    found: defaultdict[str, list[_Member]] = defaultdict(list)
     for session in sessions:
         for kernel in session.kernels:
             if kernel.agent_id is not None and kernel.status in HOLDS_SLOTS:
-                found[kernel.agent_id].append(kernel)
+                found[kernel.agent_id].append((session, kernel))
     return found

@@ -16,8 +16,11 @@ from backendai_jupyter.manager.batch import AbandonedRuns, Claims
 from backendai_jupyter.manager.board import Board
 from backendai_jupyter.manager.deadlines import Deadlines
 from backendai_jupyter.manager.lost import LostAgents
+from backendai_jupyter.manager.members import Members
+from backendai_jupyter.manager.networks import Networks
 from backendai_jupyter.manager.observer import Observer
 from backendai_jupyter.manager.reconciler import Reconciler
+from backendai_jupyter.manager.requests import Requests
 from backendai_jupyter.manager.scheduler.scheduler import Scheduler
 from backendai_jupyter.manager.sessions import Sessions
 from backendai_jupyter.manager.statistics import Statistics
@@ -26,6 +29,7 @@ from backendai_jupyter.storage.hosts import VFolderHost
 from backendai_jupyter.store.agents import AgentStore
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.jupyter_sessions import JupyterSessionStore
+from backendai_jupyter.store.members import MemberStore
 from backendai_jupyter.store.presets import PresetStore
 from backendai_jupyter.store.queue import QueueStore
 from backendai_jupyter.store.sessions import SessionStore
@@ -77,23 +81,21 @@ class Manager:
         self.owner = User("", "")  # known after ``start``
         self._store = SessionStore(database)
         self.vfolders = VFolders(
-            VFolderStore(database),
-            hosts=hosts,
-            default_host=default_host,
-            owner_ids=kernel_ids,
-            now=now,
-            changed=self._folders_changed,
-        )
+            VFolderStore(database), hosts=hosts, default_host=default_host, owner_ids=kernel_ids,
+            now=now, changed=self._folders_changed,
+        )  # fmt: skip
         self._live, self.statistics = live, Statistics(live)
         self._settings = settings
         self._supervisor = supervisor
         self._now = now
+        self._members = self._make_members(MemberStore(database))
         scheduler = self._make_scheduler(QueueStore(database))
         self._reconciler = self._make_reconciler(cluster)
         self._observer = self._make_observer(sealer, self._reconciler)
         self._schedule = self._led("scheduler", scheduler.step, self._full_pass_s)
         self._reconcile = _loop("reconciler", self._reconciler.step, self._full_pass_s)
         self._observe = _loop("observer", self._observer.step, self._full_pass_s)
+        self._networks = self._led("networks", self._make_networks(cluster).step, self._full_pass_s)
         self._tell_others = _loop("hints to managers", self._hint, _HINT_PASS_S)
         self.sessions = self._make_sessions(scheduler)
         self._deadlines = self._make_deadlines()
@@ -113,6 +115,7 @@ class Manager:
         self._supervisor.loop(self._observe)
         self._supervisor.loop(self._schedule)
         self._supervisor.loop(self._reconcile)
+        self._supervisor.loop(self._networks)
         self._supervisor.loop(self._tell_others)
         self._supervisor.loop(self._led("deadlines", self._deadlines.step, _DEADLINES_PASS_S))
         self._supervisor.loop(self._led("lost agents", self._lost_agents.step, _LOST_PASS_S))
@@ -150,8 +153,15 @@ class Manager:
         return Sessions(
             self.cluster_id,
             store=self._store,
-            presets=self.presets,
-            vfolders=self.vfolders,
+            members=self._members,
+            requests=Requests(
+                self.cluster_id,
+                presets=self.presets,
+                vfolders=self.vfolders,
+                scheduler=scheduler,
+                board=self.board,
+                max_cluster_size=lambda: self._settings.max_cluster_size,
+            ),
             scheduler=scheduler,
             board=self.board,
             live=self._live,
@@ -160,6 +170,14 @@ class Manager:
             trouble=self._trouble,
             now=self._now,
         )
+
+    def _make_members(self, store: MemberStore) -> Members:
+        return Members(
+            store, self.board, attempts=lambda: self._settings.start_attempts, now=self._now
+        )
+
+    def _make_networks(self, cluster: ClusterStore) -> Networks:
+        return Networks(self.cluster_id, cluster=cluster, sessions=self._store, board=self.board)
 
     def _make_scheduler(self, queue: QueueStore) -> Scheduler:
         return Scheduler(
@@ -181,6 +199,7 @@ class Manager:
             self.cluster_id,
             cluster=cluster,
             sessions=self._store,
+            members=self._members,
             board=self.board,
             restart_grace_s=lambda: self._settings.restart_grace_s,
             released=lambda: self._observe.poke(),
@@ -193,6 +212,7 @@ class Manager:
             self.cluster_id,
             live=self._live,
             sessions=self._store,
+            members=self._members,
             agents=self.agents,
             board=self.board,
             sealer=sealer,
@@ -215,6 +235,7 @@ class Manager:
             self.cluster_id,
             cluster=cluster,
             sessions=self._store,
+            members=self._members,
             board=self.board,
             after_s=lambda: self._settings.agent_lost_s,
             moved=self._rows_moved,
@@ -247,7 +268,7 @@ class Manager:
                 if manager != self._name:
                     self.vfolders.look_again()
                     self._schedule.poke()
-                    self._reconcile.poke()
+                    self._poke_those_who_tell_agents()
                     self._observe.poke()
 
     async def _hint(self) -> None:
@@ -260,7 +281,7 @@ class Manager:
 
     def _asked_for(self) -> None:
         """What is wanted has changed: agents must be told, waiters must see it."""
-        self._reconcile.poke()
+        self._poke_those_who_tell_agents()
         self._observe.poke()
         self._tell_others.poke()
 
@@ -271,9 +292,13 @@ class Manager:
 
     def _rows_moved(self) -> None:
         """Something ended or came alive: assignments may have to go, room may have appeared."""
-        self._reconcile.poke()
+        self._poke_those_who_tell_agents()
         self._schedule.poke()
         self._tell_others.poke()
+
+    def _poke_those_who_tell_agents(self) -> None:
+        self._reconcile.poke()
+        self._networks.poke()
 
     def _full_pass_s(self) -> float:
         return self._settings.full_pass_s

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.protocols import LiveStore
@@ -16,6 +16,8 @@ from backendai_jupyter.domain.states import FINAL, Status, sources_of
 from backendai_jupyter.domain.wire import AgentReport, Exit, KernelReport, Phase
 from backendai_jupyter.errors import LostRace
 from backendai_jupyter.manager.board import Board, Notice
+from backendai_jupyter.manager.members import Members
+from backendai_jupyter.manager.networks import needs_network, network_of
 from backendai_jupyter.manager.reports import ReportReader
 from backendai_jupyter.points import reached
 from backendai_jupyter.store.agents import AgentStore
@@ -40,6 +42,9 @@ class Move:
     exit: Exit | None = None
 
 
+_AFTER_GOING = {Status.TERMINATING: Status.TERMINATED, Status.RESCHEDULING: Status.PENDING}
+
+
 def decide(kernel: Kernel, agent: AgentReport | None, released: int | None) -> Move | None:
     """Return the move that a report calls for, if any.  Pure.
 
@@ -50,9 +55,9 @@ def decide(kernel: Kernel, agent: AgentReport | None, released: int | None) -> M
     if agent is None:
         return None
     seen = next((k for k in agent.kernels if k.kernel_id == kernel.id), None)
-    if kernel.status is Status.TERMINATING:
+    if kernel.status in _AFTER_GOING:
         gone = seen is None and released is not None and agent.revision >= released
-        return Move(Status.TERMINATED, kernel.status_reason) if gone else None
+        return Move(_AFTER_GOING[kernel.status], kernel.status_reason) if gone else None
     if seen is None or seen.generation != kernel.generation or seen.phase is Phase.STOPPING:
         return None
     to = _STATUS_OF_PHASE[seen.phase]
@@ -72,16 +77,18 @@ class Observer:
         *,
         live: LiveStore,
         sessions: SessionStore,
+        members: Members,
         agents: AgentStore,
         board: Board,
         sealer: Sealer,
-        released: Callable[[str], int | None],
+        released: Callable[[ComputeSession, Kernel], int | None],
         moved: Callable[[], None],
         now: Callable[[], float],
     ) -> None:
         self._cluster_id = cluster_id
         self._live = live
         self._sessions = sessions
+        self._members = members
         self._agents = agents
         self._board = board
         self._reader = ReportReader(sealer)
@@ -99,11 +106,11 @@ class Observer:
         await self._read_reports()
         live = await self._sessions.live(self._cluster_id)
         found = {kernel.id: (session, kernel) for session in live for kernel in session.kernels}
-        for _, kernel in tuple(found.values()):
-            if await self._observe(kernel):
-                found[kernel.id] = await self._read(kernel.id)
+        for kernel_id in tuple(found):
+            if await self._observe(*found[kernel_id]):
+                found.update(await self._read(kernel_id))
         for kernel_id in self._board.unfinished() - set(found):  # ended since the last pass
-            found[kernel_id] = await self._read(kernel_id)
+            found.update(await self._read(kernel_id))
         await self._board.post([self._notice(*one) for one in found.values()])
 
     async def _read_reports(self) -> None:
@@ -119,35 +126,49 @@ class Observer:
                 await self._agents.record(report, now=self._now())
                 self._moved()
 
-    async def _observe(self, kernel: Kernel) -> bool:
+    async def _observe(self, session: ComputeSession, kernel: Kernel) -> bool:
         agent = self._board.reports.get(kernel.agent_id or "")
-        move = decide(kernel, agent, self._released(kernel.id))
+        move, by = (
+            decide(kernel, agent, self._released(session, kernel)),
+            f"agent {kernel.agent_id}",
+        )
         if move is None:
             return False
+        is_gone = kernel.status in _AFTER_GOING
+        if is_gone and self._members.waits_for_network(session, kernel):
+            return False
+        if not is_gone and await self._members.taken_back(session, kernel, move.exit, by=by):
+            self._moved()
+            return True
         await reached(f"manager.move.{move.to.lower()}")
         try:
             await self._sessions.move(
                 kernel.id,
                 move.to,
                 reason=move.reason,
-                by=f"agent {kernel.agent_id}",
+                by=by,
                 now=self._now(),
                 exit=move.exit,
             )
         except LostRace as error:
             log.debug("%s", error)  # somebody else moved it; the next pass sees what came out
         await reached(f"manager.moved.{move.to.lower()}")
-        if move.to in FINAL:  # on its way up a kernel frees nothing, nor does its assignment change
-            self._moved()
+        is_of_several = len(session.kernels) > 1 and move.to is Status.RESTARTING
+        if move.to in FINAL or move.to is Status.PENDING or is_of_several:
+            self._moved()  # else it frees nothing, and neither assignments nor others change
         return True
 
-    async def _read(self, kernel_id: str) -> tuple[ComputeSession, Kernel]:
+    async def _read(self, kernel_id: str) -> dict[str, tuple[ComputeSession, Kernel]]:
+        """Return what there is of the kernel and of the others of its session now."""
         session = await self._sessions.of_kernel(kernel_id, SYSTEM)
-        return session, next(k for k in session.kernels if k.id == kernel_id)
+        return {kernel.id: (session, kernel) for kernel in session.kernels}
 
     def _notice(self, session: ComputeSession, kernel: Kernel) -> Notice:
         seen = self._report_of(kernel)
-        return Notice.of(session, kernel, seen, self._reader.connection(seen))
+        notice = Notice.of(session, kernel, seen, self._reader.connection(seen))
+        if kernel.status is Status.SCHEDULED and needs_network(session):
+            return replace(notice, waits_for=network_of(session, self._board)[1])
+        return notice
 
     def _report_of(self, kernel: Kernel) -> KernelReport | None:
         agent = self._board.reports.get(kernel.agent_id or "")

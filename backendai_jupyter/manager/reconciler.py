@@ -8,13 +8,19 @@ from collections.abc import Callable, Mapping
 
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.protocols import ClusterStore, Listing
+from backendai_jupyter.domain.members import identity, membership, with_startup
 from backendai_jupyter.domain.records import ComputeSession, Kernel
 from backendai_jupyter.domain.states import ASSIGNED, Status
 from backendai_jupyter.domain.wire import Assignment, Phase, Signal
 from backendai_jupyter.errors import LostRace
 from backendai_jupyter.manager.board import Board
+from backendai_jupyter.manager.members import Members
+from backendai_jupyter.manager.networks import needs_network, network_of
 from backendai_jupyter.points import reached
 from backendai_jupyter.store.sessions import SessionStore
+
+_LEAVING = {Status.TERMINATING, Status.RESCHEDULING}
+_Start = tuple[str, int]  # kernel id, and how often its session was taken back before
 
 
 class Reconciler:
@@ -30,6 +36,7 @@ class Reconciler:
         *,
         cluster: ClusterStore,
         sessions: SessionStore,
+        members: Members,
         board: Board,
         restart_grace_s: Callable[[], float],
         released: Callable[[], None],
@@ -40,6 +47,7 @@ class Reconciler:
         self._cluster_id = cluster_id
         self._cluster = cluster
         self._sessions = sessions
+        self._members = members
         self._board = board
         self._restart_grace_s = restart_grace_s
         self._notify_released = released
@@ -47,36 +55,42 @@ class Reconciler:
         self._now = now
         self._clock = clock  # the time of day may jump, and end a kernel whose owner restarts it
         self._ended: dict[tuple[str, int], float] = {}  # kernel id, generation -> first seen at
-        self._released: dict[str, int] = {}  # kernel id -> revision without its assignment
+        self._released: dict[_Start, int] = {}  # revision without its assignment
 
-    def released(self, kernel_id: str) -> int | None:
+    def released(self, session: ComputeSession, kernel: Kernel) -> int | None:
         """Return the revision at which the kernel's assignment was certainly gone."""
-        return self._released.get(kernel_id)
+        return self._released.get((kernel.id, session.attempts))
 
     async def step(self) -> None:
         """One pass over all live kernels and all assignments of this cluster."""
         listing = await self._cluster.list(keys.ASSIGNMENTS)
+        existing = {entry.key for entry in listing.entries}
         live = await self._sessions.live(self._cluster_id)
         wanted: dict[str, Assignment] = {}
-        leaving: dict[str, str] = {}
+        leaving: dict[_Start, str] = {}
+        is_behind = False  # these rows are
         for session in live:
+            is_behind |= await self._members.ended_with_those_gone(session)
+            may_start = not needs_network(session) or network_of(session, self._board)[0]
             for kernel in session.kernels:
-                if await self._given_up(kernel):
-                    leaving[kernel.id] = _key(kernel)
-                elif kernel.status in ASSIGNED:
+                start = kernel.id, session.attempts
+                if await self._given_up(session, kernel):
+                    leaving[start] = _key(kernel)
+                    is_behind |= len(session.kernels) > 1
+                elif kernel.status in ASSIGNED and (may_start or _key(kernel) in existing):
                     wanted[_key(kernel)] = assignment_of(session, kernel)
-                elif kernel.status is Status.TERMINATING:
-                    leaving[kernel.id] = _key(kernel)
+                elif kernel.status in _LEAVING:
+                    leaving[start] = _key(kernel)
         generations = {(k.id, k.generation) for session in live for k in session.kernels}
         self._ended = {k: since for k, since in self._ended.items() if k in generations}
         self._released = {k: r for k, r in self._released.items() if k in leaving}
         overtaken = await self._write(listing, wanted)
-        for kernel_id, key in leaving.items():
-            if kernel_id not in self._released:
-                self._released[kernel_id] = await self._cluster.delete(key)
+        for start, key in leaving.items():
+            if start not in self._released:
+                self._released[start] = await self._cluster.delete(key)
                 await reached("manager.assignment.deleted")
                 self._notify_released()
-        if overtaken:
+        if overtaken or is_behind:
             self._again()
 
     async def _write(self, listing: Listing, wanted: Mapping[str, Assignment]) -> bool:
@@ -95,8 +109,11 @@ class Reconciler:
             written &= await self._cluster.delete_if(key, revision=existing[key].revision)
         return not written
 
-    async def _given_up(self, kernel: Kernel) -> bool:
-        """End a kernel whose program ended and whose owner did not start it again in time."""
+    async def _given_up(self, session: ComputeSession, kernel: Kernel) -> bool:
+        """End a kernel whose program ended and whose owner did not start it again in time.
+
+        Only of a main kernel there is somebody who does; another that died is given up at once.
+        """
         notice = self._board.get(kernel.id)
         if kernel.status is not Status.RESTARTING or notice is None:
             return False
@@ -104,7 +121,8 @@ class Reconciler:
         if not ended:
             return False
         since = self._ended.setdefault((kernel.id, kernel.generation), self._clock())
-        if self._clock() - since < self._restart_grace_s():
+        may_come_back = kernel.id == session.main.id or notice.ended_as_if_asked
+        if may_come_back and self._clock() - since < self._restart_grace_s():
             return False
         try:
             await self._sessions.move(
@@ -147,28 +165,15 @@ def assignment_of(session: ComputeSession, kernel: Kernel) -> Assignment:
         owner=session.owner,
         generation=kernel.generation,
         image=kernel.image,
-        argv=kernel.argv,
-        env={**kernel.env, **_identity(session, kernel)},
+        argv=with_startup(session, kernel),
+        env={**kernel.env, **identity(session, kernel)},
         limits=kernel.slots,
         mounts=kernel.mounts,
         workdir=kernel.workdir,
         hostname=kernel.hostname,
+        membership=membership(session, kernel),
         signal=signal,
     )
-
-
-def _identity(session: ComputeSession, kernel: Kernel) -> dict[str, str]:
-    """The variables by which a program finds out where it runs."""
-    return {
-        "BACKENDAI_SESSION_ID": session.id,
-        "BACKENDAI_KERNEL_ID": kernel.id,
-        "BACKENDAI_CLUSTER_SIZE": str(len(session.kernels)),
-        "BACKENDAI_CLUSTER_HOST": kernel.hostname,
-        "BACKENDAI_CLUSTER_HOSTS": ",".join(k.hostname for k in session.kernels),
-        "BACKENDAI_CLUSTER_ROLE": kernel.role,
-        "BACKENDAI_CLUSTER_IDX": str(kernel.idx),
-        "BACKENDAI_CLUSTER_LOCAL_RANK": str(session.kernels.index(kernel)),
-    }
 
 
 def _key(kernel: Kernel) -> str:

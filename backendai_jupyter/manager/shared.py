@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backendai_jupyter.domain.records import ComputeSession, Viewer
-from backendai_jupyter.domain.states import Status
+from backendai_jupyter.domain.members import OVER
+from backendai_jupyter.domain.records import ComputeSession, Kernel, Viewer
 from backendai_jupyter.manager.manager import Manager
 from backendai_jupyter.manager.survivors import Survivor, was_up
+
+
+@dataclass(frozen=True, slots=True)
+class Starting:
+    """A kernel that is on its way up, or that cannot be reached now, as without its agent."""
+
+    session: ComputeSession
+    kernel: Kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +23,7 @@ class Shared:
     """What there is at one moment, by the ids that Jupyter has given: no kernel is in both."""
 
     reachable: dict[str, Survivor]
-    starting: dict[str, ComputeSession]  # or not reachable now, as without its agent
+    starting: dict[str, Starting]
 
 
 async def shared(manager: Manager, viewer: Viewer, *, kernel_id: str | None = None) -> Shared:
@@ -23,24 +31,27 @@ async def shared(manager: Manager, viewer: Viewer, *, kernel_id: str | None = No
 
     What no server has asked for, a batch run's, is not among them.
     """
-    sessions = {
-        session.jupyter_kernel_id: session
+    found = {
+        name: Starting(session, kernel)
         for session in await manager.live(viewer, jupyter_kernel_id=kernel_id)
-        if session.jupyter_kernel_id and session.status is not Status.TERMINATING
+        for kernel in session.kernels
+        if (name := session.name_of(kernel)) and kernel.status not in OVER
     }
-    if any(was_up(one) and _reached(manager, one) is None for one in sessions.values()):
+    if kernel_id is not None:
+        found = {name: one for name, one in found.items() if name == kernel_id}
+    up = {name: one for name, one in found.items() if was_up(one.session, one.kernel)}
+    if any(_reached(manager, one) is None for one in up.values()):
         await manager.observe()  # another manager has heard of it before this one
     reachable = {
         name: survivor
-        for name, one in sessions.items()
-        if was_up(one) and (survivor := _reached(manager, one)) is not None
+        for name, one in up.items()
+        if (survivor := _reached(manager, one)) is not None
     }
-    starting = {name: one for name, one in sessions.items() if name not in reachable}
-    return Shared(reachable, starting)
+    return Shared(reachable, {name: one for name, one in found.items() if name not in reachable})
 
 
-def _reached(manager: Manager, session: ComputeSession) -> Survivor | None:
-    notice = manager.board.get(session.main.id)
+def _reached(manager: Manager, one: Starting) -> Survivor | None:
+    notice = manager.board.get(one.kernel.id)
     if notice is None or notice.connection is None:
         return None
-    return Survivor(session, notice.connection)
+    return Survivor(one.session, one.kernel, notice.connection)

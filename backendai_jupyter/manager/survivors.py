@@ -6,7 +6,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from backendai_jupyter.domain.records import SYSTEM, ComputeSession
+from backendai_jupyter.domain.records import SYSTEM, ComputeSession, Kernel
 from backendai_jupyter.domain.states import ASSIGNED, FINAL, Status
 from backendai_jupyter.domain.wire import Connection
 from backendai_jupyter.errors import TimedOut
@@ -20,10 +20,16 @@ _NEVER_STARTED = "Its server ended before the kernel had started."
 
 @dataclass(frozen=True, slots=True)
 class Survivor:
-    """A session whose kernel can be reached, whether its program runs or has ended."""
+    """A kernel that can be reached, whether its program runs or has ended."""
 
     session: ComputeSession
+    kernel: Kernel
     connection: Connection
+
+    @property
+    def name(self) -> str:
+        """What Jupyter calls the kernel."""
+        return self.session.name_of(self.kernel) or self.kernel.id
 
 
 async def survivors(manager: Manager, *, timeout_s: float) -> list[Survivor]:
@@ -34,28 +40,31 @@ async def survivors(manager: Manager, *, timeout_s: float) -> list[Survivor]:
     """
     found = []
     for session in await manager.live():
-        if was_up(session):
-            found.append(session)
-        elif session.status is not Status.TERMINATING:
+        up = [(session, kernel) for kernel in session.kernels if was_up(session, kernel)]
+        found += up
+        if not up and session.status is not Status.TERMINATING:
             await manager.sessions.terminate(session.id, SYSTEM, reason=_NEVER_STARTED)
-    reached = await asyncio.gather(*(_reach(manager, one, timeout_s) for one in found))
+    reached = await asyncio.gather(*(_reach(manager, *one, timeout_s) for one in found))
     return [survivor for survivor in reached if survivor is not None]
 
 
-async def _reach(manager: Manager, session: ComputeSession, timeout_s: float) -> Survivor | None:
+async def _reach(
+    manager: Manager, session: ComputeSession, kernel: Kernel, timeout_s: float
+) -> Survivor | None:
     def settled(notice: Notice) -> bool:
         return notice.connection is not None or notice.status in FINAL
 
     try:
-        notice = await manager.board.until(session.main.id, settled, timeout_s=timeout_s)
+        notice = await manager.board.until(kernel.id, settled, timeout_s=timeout_s)
     except TimedOut as error:
         log.error("A kernel of the former server is not there yet: %s", error)
         return None
-    return None if notice.connection is None else Survivor(session, notice.connection)
+    return None if notice.connection is None else Survivor(session, kernel, notice.connection)
 
 
-def was_up(session: ComputeSession) -> bool:
-    """Whether its kernel has answered once, and has not been asked to end."""
-    kernel = session.main
+def was_up(session: ComputeSession, kernel: Kernel) -> bool:
+    """Whether a kernel has answered once, as all of its session, and was not asked to end."""
+    if kernel.status not in ASSIGNED or not session.is_up:
+        return False
     known = kernel.status in (Status.RUNNING, Status.RESTARTING) or kernel.generation > 1
-    return kernel.status in ASSIGNED and known
+    return known or len(session.kernels) > 1

@@ -16,11 +16,10 @@ from typing import Any
 from jupyter_server._tz import isoformat
 from jupyter_server.services.kernels.kernelmanager import MappingKernelManager
 
-from backendai_jupyter.domain.records import ComputeSession
 from backendai_jupyter.domain.states import FINAL, Status
 from backendai_jupyter.errors import TimedOut, Unavailable
 from backendai_jupyter.manager.board import Notice
-from backendai_jupyter.manager.shared import Shared, shared
+from backendai_jupyter.manager.shared import Shared, Starting, shared
 from backendai_jupyter.manager.survivors import Survivor
 from backendai_jupyter.provisioning.backend import Backend
 from backendai_jupyter.provisioning.changes import Change
@@ -29,22 +28,24 @@ from backendai_jupyter.provisioning.kernel_manager import BackendAIMappingKernel
 from backendai_jupyter.provisioning.provisioner import BackendAIProvisioner
 from backendai_jupyter.provisioning.restore import request_of
 
+MAIN_HOST = "main1"
 _KNOWN_S, _UNKNOWN_S = 1.0, 5.0  # for the rows of what there is an answer for, or none
 
 log = logging.getLogger(__name__)
 
 
 class Adoption:
-    """Of one server of a cluster; it belongs to the server's loop.
+    """Of one server, be it alone or one of a cluster; it belongs to the server's loop.
 
     What the server itself starts or shuts down at the moment is left alone.
     """
 
     def __init__(self, backend: Backend, kernels: BackendAIMappingKernelManager) -> None:
         self._backend = backend
+        self.is_shared = backend.settings.in_cluster  # other servers have these kernels, too
         self._kernels = kernels
         self._under_way: dict[str, asyncio.Task[None]] = {}
-        self._starting: dict[str, ComputeSession] = {}
+        self._starting: dict[str, Starting] = {}
         self._refused: set[str] = set()  # sessions that this server cannot manage
 
     def look(self, changes: Sequence[Change]) -> None:
@@ -55,6 +56,8 @@ class Adoption:
                 continue
             if not notice.starting:
                 self._starting.pop(kernel_id, None)
+            if not self.is_shared and notice.hostname == MAIN_HOST:
+                continue  # this server itself has started it
             known = self._kernels_known().get(kernel_id) == notice.session_id
             if known and _is_over(notice):
                 self._task(f"drop {kernel_id}", self._kernels.drop(kernel_id))
@@ -64,8 +67,12 @@ class Adoption:
     async def catch_up(self, kernel_id: str | None = None) -> None:
         """Know the kernel, or all kernels, as the rows have them at this moment.
 
+        A server that is alone has started all main kernels itself, and hears of the others.
+
         While they cannot be read, what is known must do; ``Unavailable`` if that is nothing.
         """
+        if not self.is_shared and (kernel_id is None or kernel_id in self._kernels):
+            return
         known = self._kernels_known()
         has_answer = kernel_id is None or kernel_id in self._kernels
         try:
@@ -85,12 +92,12 @@ class Adoption:
 
     async def end_starting(self, kernel_id: str) -> bool:
         """Ask for the end of a kernel that is on its way up; False if it is not one."""
-        session = self._starting.get(kernel_id)
-        if session is None:
+        one = self._starting.get(kernel_id)
+        if one is None:
             return False
         manager = self._backend.manager
         ending = manager.sessions.terminate(
-            session.id, manager.viewer, reason="Its owner shut it down."
+            one.session.id, manager.viewer, reason="Its owner shut it down."
         )
         await self._backend.call(ending)
         return True
@@ -99,11 +106,12 @@ class Adoption:
         manager = self._backend.manager
         try:
             async with asyncio.timeout(within_s):
-                return await self._backend.call(
+                found = await self._backend.call(
                     shared(manager, manager.viewer, kernel_id=kernel_id)
                 )
         except TimeoutError:
             raise TimedOut("The database does not say in time which kernels there are.") from None
+        return found if self.is_shared else _without_mains(found)
 
     def _remember_starting(self, found: Shared, kernel_id: str | None) -> None:
         if kernel_id is None:
@@ -116,11 +124,11 @@ class Adoption:
         """Drop what is known and has ended, and follow restarts of the rest."""
         for name, session_id in known.items():
             survivor = found.reachable.get(name)
-            row = found.starting.get(name) if survivor is None else survivor.session
-            if row is None or row.id != session_id:
+            row = found.starting.get(name) if survivor is None else survivor
+            if row is None or row.session.id != session_id:
                 await self._kernels.drop(name)
             elif (provisioner := self._provisioner(name)) is not None:
-                provisioner.follow(row.main.generation)
+                provisioner.follow(row.kernel.generation)
 
     async def _adopt(self, kernel_id: str, survivor: Survivor) -> None:
         if not self._may_adopt(kernel_id, survivor):
@@ -133,11 +141,11 @@ class Adoption:
 
     async def _register(self, kernel_id: str, survivor: Survivor) -> None:
         seen = await asyncio.to_thread(glance, survivor.connection)
-        notice = self._backend.manager.board.get(survivor.session.main.id)
+        notice = self._backend.manager.board.get(survivor.kernel.id)
         is_over = notice is None or _is_over(notice)
         if is_over or not self._may_adopt(kernel_id, survivor):
             return  # meanwhile
-        request = request_of(survivor.session.main)
+        request = request_of(survivor)
         try:
             await self._kernels.adopt(survivor, request, self._backend, state=seen.state)
         except Exception:  # because its kernelspec is not known here, say; the others go on
@@ -158,7 +166,8 @@ class Adoption:
         for kernel_id in self._kernels.list_kernel_ids():
             provisioner = self._provisioner(kernel_id)
             if provisioner is not None and not self._is_ours_alone(kernel_id):
-                known[kernel_id] = provisioner.session_id or ""
+                place = provisioner.place
+                known[kernel_id] = place.session_id if place else ""
         return known
 
     def _provisioner(self, kernel_id: str) -> BackendAIProvisioner | None:
@@ -177,17 +186,26 @@ async def catch_up(kernels: MappingKernelManager, kernel_id: str | None = None) 
         await kernels.catch_up(kernel_id)
 
 
+def _without_mains(found: Shared) -> Shared:
+    return Shared(
+        {n: one for n, one in found.reachable.items() if one.kernel.hostname != MAIN_HOST},
+        {n: one for n, one in found.starting.items() if one.kernel.hostname != MAIN_HOST},
+    )
+
+
 def _is_over(notice: Notice) -> bool:
     return notice.status in FINAL or notice.status is Status.TERMINATING
 
 
-def _model(kernel_id: str, session: ComputeSession) -> dict[str, Any]:
+def _model(kernel_id: str, one: Starting) -> dict[str, Any]:
     """Return what Jupyter's REST API says of a kernel that is on its way up."""
+    session = one.session
     model = {
         "id": kernel_id,
         "name": session.kernelspec,
         "last_activity": isoformat(datetime.fromtimestamp(session.created_at, UTC)),
         "execution_state": "starting",
         "connections": 0,
+        "backendai": {"session_id": session.id, "hostname": one.kernel.hostname},
     }
     return {**model, "reason": session.status_reason} if session.status_reason else model

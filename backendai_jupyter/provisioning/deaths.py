@@ -19,11 +19,11 @@ class Deaths:
 
     def look(self, changes: Sequence[Change]) -> None:
         """Wake the restarter of each kernel whose program is gone."""
-        gone = {c.notice.session_id for c in changes if c.notice.exit_code is not None}
+        gone = {c.notice.kernel_id for c in changes if c.notice.exit_code is not None}
         if gone:
-            for session_id, restarter in self._restarters():
-                if session_id in gone:
-                    self._kernels.supervisor.task(f"restart {session_id}", restarter.look())
+            for member_id, restarter in self._restarters():
+                if member_id in gone:
+                    self._kernels.supervisor.task(f"restart {member_id}", restarter.look())
 
     def _restarters(self) -> list[tuple[str, Restarter]]:
         found = []
@@ -31,5 +31,6 @@ class Deaths:
             manager: Any = self._kernels.get_kernel(kernel_id)
             restarter, provisioner = manager._restarter, manager.provisioner
             if isinstance(restarter, Restarter) and isinstance(provisioner, BackendAIProvisioner):
-                found.append((provisioner.session_id or "", restarter))
+                place = provisioner.place
+                found.append((place.kernel_id if place else "", restarter))
         return found

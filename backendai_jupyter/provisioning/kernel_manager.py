@@ -28,7 +28,7 @@ from backendai_jupyter.manager.survivors import Survivor
 from backendai_jupyter.provisioning.activity import follow, journal_of
 from backendai_jupyter.provisioning.backend import Backend
 from backendai_jupyter.provisioning.backends import BACKENDS
-from backendai_jupyter.provisioning.glance import glance
+from backendai_jupyter.provisioning.culling import may_cull
 from backendai_jupyter.provisioning.kernelspecs import DEFAULT_KERNEL, is_ours
 from backendai_jupyter.provisioning.provisioner import BackendAIProvisioner
 from backendai_jupyter.provisioning.requested import REQUESTED, Requested, ServerRequest
@@ -163,7 +163,15 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):
             if self.stopping and isinstance(error, asyncio.CancelledError):
                 raise Unavailable("The kernel does not start: its server is stopping.") from error
             raise
+        await self._know_subs(started)
         return started
+
+    async def _know_subs(self, kernel_id: str) -> None:
+        """Have the other kernels of a session that has just started, too."""
+        manager: Any = self._kernels.get(kernel_id)
+        place = getattr(getattr(manager, "provisioner", None), "place", None)
+        if place is not None:
+            await asyncio.gather(*(self.catch_up(sub) for sub in place.subs))
 
     start_kernel = _async_start_kernel  # type: ignore[assignment] # as the class above does
 
@@ -189,10 +197,9 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):
     def _register(
         self, survivor: Survivor, request: ServerRequest, backend: Backend, *, state: str
     ) -> str:
-        session = survivor.session
-        wanted = {"kernel_id": session.jupyter_kernel_id or session.id}
+        wanted = {"kernel_id": survivor.name}
         manager: Any
-        manager, _, kernel_id = self.pre_start_kernel(session.kernelspec, wanted)
+        manager, _, kernel_id = self.pre_start_kernel(survivor.session.kernelspec, wanted)
         manager.restore(kernel_id, survivor, request, backend)
         manager.execution_state = state
         manager.reason = ""
@@ -213,7 +220,8 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):
         if starting:
             return starting[0]
         model: dict[str, Any] = super().kernel_model(kernel_id)  # type: ignore[no-untyped-call]
-        return model
+        place = getattr(getattr(self._kernels[kernel_id], "provisioner", None), "place", None)
+        return {**model, "backendai": place.to_json()} if place else model
 
     def list_kernels(self) -> list[dict[str, Any]]:
         listed = super().list_kernels()  # type: ignore[no-untyped-call] # its base
@@ -330,12 +338,9 @@ class BackendAIMappingKernelManager(AsyncMappingKernelManager):
         super().stop_watching_activity(kernel_id)  # type: ignore[no-untyped-call] # its base
 
     async def cull_kernel_if_idle(self, kernel_id: str) -> None:
-        """Leave a kernel alone that somebody uses by way of another server of the cluster."""
-        journal = journal_of(self, kernel_id)()
-        asks = self.adoption is not None and not self.cull_connected
-        if asks and journal is not None and (await asyncio.to_thread(glance, journal)).readers != 0:
-            return
-        await super().cull_kernel_if_idle(kernel_id)  # type: ignore[no-untyped-call] # its base
+        """Leave a kernel alone that is in use elsewhere, or whose session is in use."""
+        if await may_cull(self, kernel_id):
+            await super().cull_kernel_if_idle(kernel_id)  # type: ignore[no-untyped-call] # its base
 
     def _leave(self, kernel_id: str) -> None:
         """Let a kernel of ours go on without this server."""

@@ -11,7 +11,7 @@ from backendai_jupyter.domain.options import Options
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.wire import Image
 from backendai_jupyter.errors import InvalidInput
-from backendai_jupyter.manager.sessions import Request
+from backendai_jupyter.manager.requests import Request
 from backendai_jupyter.provisioning.backends import BACKENDS
 from backendai_jupyter.provisioning.image_specs import PREFIX, name_for, spec_for, template_for
 

@@ -20,7 +20,7 @@ from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Dict, Unicode
 
 from backendai_jupyter.domain.options import Options
-from backendai_jupyter.domain.records import Viewer
+from backendai_jupyter.domain.records import ComputeSession, Kernel
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.states import FINAL, Status
 from backendai_jupyter.domain.wire import Connection
@@ -33,11 +33,12 @@ from backendai_jupyter.errors import (
     TimedOut,
 )
 from backendai_jupyter.manager.board import Notice
-from backendai_jupyter.manager.sessions import Request
+from backendai_jupyter.manager.requests import Request
 from backendai_jupyter.manager.survivors import Survivor
 from backendai_jupyter.provisioning.backend import Backend
 from backendai_jupyter.provisioning.backends import BACKENDS
 from backendai_jupyter.provisioning.notebook import calling_notebook_metadata
+from backendai_jupyter.provisioning.place import Place
 from backendai_jupyter.provisioning.requested import ServerRequest
 from backendai_jupyter.supervisor import uninterrupted
 
@@ -61,7 +62,7 @@ class BackendAIProvisioner(KernelProvisionerBase):
         # The base class has a mutable class attribute, which kernels would share.
         self.connection_info: KernelConnectionInfo = {}
         self._backend: Backend | None = None
-        self._session: str | None = None  # id of our session and of its main kernel
+        self.place: Place | None = None  # what of ours this is, once it was asked for
         self._request: Request | None = None
         self._generation = 1
         self._connection: Connection | None = None  # known while the kernel has channels
@@ -73,12 +74,7 @@ class BackendAIProvisioner(KernelProvisionerBase):
 
     @property
     def has_process(self) -> bool:
-        return self._session is not None and not self._ended
-
-    @property
-    def session_id(self) -> str | None:
-        """The compute session behind this kernel; None before it was asked for."""
-        return self._session
+        return self.place is not None and not self._ended
 
     @property
     def journal(self) -> Connection | None:
@@ -193,7 +189,7 @@ class BackendAIProvisioner(KernelProvisionerBase):
         return code
 
     async def send_signal(self, signum: int) -> None:
-        if signum == 0 or self._session is None:
+        if signum == 0:
             return
         await self._deliver(signum)
 
@@ -217,8 +213,8 @@ class BackendAIProvisioner(KernelProvisionerBase):
         backend = self._backend
         if restart or backend is None:
             return
-        if self._session is not None:
-            await self._end(backend, self._session)
+        if self.place is not None:
+            await self._end(backend, self.place)
         if self._backend is not backend:
             return  # another call has done it meanwhile
         self._backend = None
@@ -228,8 +224,7 @@ class BackendAIProvisioner(KernelProvisionerBase):
     def restore(self, survivor: Survivor, backend: Backend) -> KernelConnectionInfo:
         """Take over a session that was started for this kernel by a server before this one."""
         self._backend = backend
-        self._session = survivor.session.id
-        self._generation = survivor.session.main.generation
+        self._be(survivor.session, survivor.kernel)
         self._ended = False
         self._connection = survivor.connection
         self.connection_info = _for_jupyter(survivor.connection)
@@ -238,11 +233,12 @@ class BackendAIProvisioner(KernelProvisionerBase):
     async def give_up(self, reason: str) -> None:
         """End the session of a program that died too often, unless it is over already."""
         backend = self._backend
-        if backend is None or self._session is None or self.ended_for_good:
+        place = self.place
+        if backend is None or place is None or place.is_sub or self.ended_for_good:
             return
         sessions = backend.manager.sessions
         why = reason or "Its program died again and again."
-        await backend.call(sessions.terminate(self._session, self._viewer(backend), reason=why))
+        await backend.call(sessions.terminate(place.session_id, backend.manager.viewer, reason=why))
 
     def leave(self) -> None:
         """Let the session go on without this kernel manager, for the next server."""
@@ -251,50 +247,63 @@ class BackendAIProvisioner(KernelProvisionerBase):
 
     async def get_provisioner_info(self) -> dict[str, Any]:
         info: dict[str, Any] = await super().get_provisioner_info()
-        info.update(session_id=self._session, generation=self._generation)
+        session_id = None if self.place is None else self.place.session_id
+        info.update(session_id=session_id, generation=self._generation)
         return info
 
     async def _start(self, backend: Backend) -> Connection:
         assert self._request is not None
         sessions = backend.manager.sessions
-        if self._session is not None and not self.ended_for_good:
+        place = self.place
+        if place is not None and not self.ended_for_good:
             restarting = sessions.restart(
-                self._session, self._viewer(backend), generation=self._generation
+                place.kernel_id, backend.manager.viewer, generation=self._generation
             )
             try:
                 self._generation = await backend.call(restarting)
             except LostRace:
-                return await self._restarted(backend, self._session)
+                return await self._restarted(backend, place.kernel_id)
+        elif place is not None and place.is_sub:
+            raise Conflict("A kernel beside main1 starts with its session only.")
         else:
-            await uninterrupted(self._enqueue(backend, self._request))
-            assert self._session is not None
-        waiting = sessions.until_running(self._session, generation=self._generation)
+            place = await uninterrupted(self._enqueue(backend, self._request))
+        waiting = sessions.until_running(place.kernel_id, generation=self._generation)
         return await backend.call(waiting)
 
-    async def _restarted(self, backend: Backend, session_id: str) -> Connection:
+    async def _restarted(self, backend: Backend, member_id: str) -> Connection:
         """Wait for the program that another server has just asked for."""
-        restarted = backend.manager.sessions.until_restarted(session_id, after=self._generation)
+        restarted = backend.manager.sessions.until_restarted(member_id, after=self._generation)
         self._generation, connection = await backend.call(restarted)
         return connection
 
-    async def _enqueue(self, backend: Backend, request: Request) -> None:
-        enqueued = backend.manager.sessions.enqueue(request, self._viewer(backend))
+    async def _enqueue(self, backend: Backend, request: Request) -> Place:
+        enqueued = backend.manager.sessions.enqueue(request, backend.manager.viewer)
         session = await backend.call(enqueued)
-        self._session, self._generation = session.id, session.main.generation
+        place = self._be(session, session.main)
         if not request.for_server:
             await backend.call(backend.manager.claims.add(session.id))
+        return place
 
-    async def _end(self, backend: Backend, session_id: str) -> None:
+    def _be(self, session: ComputeSession, kernel: Kernel) -> Place:
+        """Be this kernel of this session from now on."""
+        self._generation = kernel.generation
+        self.place = place = Place.of(session, kernel)
+        return place
+
+    async def _end(self, backend: Backend, place: Place) -> None:
         sessions = backend.manager.sessions
         patience_s = backend.settings.end_timeout_s
         if self._failed:
             patience_s = min(patience_s, _FAILED_PATIENCE_S)
+        viewer, reason = backend.manager.viewer, "Its owner shut it down."
+        if place.is_sub:
+            ending = sessions.terminate_kernel(place.kernel_id, viewer, reason=reason)
+        else:
+            ending = sessions.terminate(place.session_id, viewer, reason=reason)
         try:
-            ending = sessions.terminate(
-                session_id, self._viewer(backend), reason="Its owner shut it down."
-            )
             await backend.call(ending)
-            await backend.call(sessions.until_gone(session_id, timeout_s=patience_s))
+            gone = sessions.until_gone(place.kernel_id, *place.subs, timeout_s=patience_s)
+            await backend.call(gone)
         except TimedOut as error:
             self.log.warning("%s", error)  # the agent goes on trying by itself
 
@@ -303,12 +312,12 @@ class BackendAIProvisioner(KernelProvisionerBase):
 
         It is not for the next program, which another server may have started meanwhile.
         """
-        if self._backend is None or self._session is None or self._is_gone():
+        backend, place = self._backend, self.place
+        if backend is None or place is None or self._is_gone():
             return
-        backend = self._backend
         try:
             await backend.call(
-                backend.manager.sessions.signal(self._session, signum, self._viewer(backend))
+                backend.manager.sessions.signal(place.kernel_id, signum, backend.manager.viewer)
             )
         except (Conflict, NotFound) as error:
             self.log.debug("%s", error)
@@ -327,12 +336,9 @@ class BackendAIProvisioner(KernelProvisionerBase):
         return self._backend
 
     def _notice(self) -> Notice | None:
-        if self._backend is None or self._session is None:
+        if self._backend is None or self.place is None:
             return None
-        return self._backend.manager.board.get(self._session)
-
-    def _viewer(self, backend: Backend) -> Viewer:
-        return backend.manager.viewer
+        return self._backend.manager.board.get(self.place.kernel_id)
 
     def _tell_why(self, notice: Notice) -> None:
         """Say once why the kernel ended: in the log, and as ``reason`` in Jupyter's REST API."""

@@ -61,6 +61,9 @@ class Restarter(AsyncIOLoopKernelRestarter):
             return
         if isinstance(provisioner, BackendAIProvisioner) and provisioner.is_left_to_others:
             return
+        place = getattr(provisioner, "place", None)
+        if place is not None and place.is_sub:
+            return  # its session's failure policy says what becomes of it
         try:
             await super().poll()
         except BackendError as error:

@@ -7,7 +7,6 @@ from pathlib import PurePosixPath
 
 from backendai_jupyter.domain.mounts import HOME
 from backendai_jupyter.domain.options import MountOption, Options
-from backendai_jupyter.domain.records import Kernel
 from backendai_jupyter.manager.shared import shared
 from backendai_jupyter.manager.survivors import Survivor, survivors
 from backendai_jupyter.manager.vfolders import contents_path_of
@@ -29,12 +28,12 @@ def restore_kernels(backend: Backend, kernels: BackendAIMappingKernelManager) ->
     theirs, and what cannot be reached yet comes by itself.
     """
     for survivor in _found(backend):
-        request = request_of(survivor.session.main)
+        request = request_of(survivor)
         state = glance(survivor.connection).state
         try:
             kernels.restore(survivor, request, backend, state=state)
         except Exception:  # one that cannot be restored must not cost the others
-            log.exception("kernel %s of the former server is not restored", survivor.session.id)
+            log.exception("kernel %s of the former server is not restored", survivor.name)
 
 
 def _found(backend: Backend) -> list[Survivor]:
@@ -44,15 +43,22 @@ def _found(backend: Backend) -> list[Survivor]:
     return backend.call_blocking(survivors(manager, timeout_s=_SURVIVORS_TIMEOUT_S))
 
 
-def request_of(kernel: Kernel) -> ServerRequest:
+def request_of(survivor: Survivor) -> ServerRequest:
     """Return what asks for the same again, should the session have to be replaced."""
+    session, kernel = survivor.session, survivor.kernel
     mounts = [
         MountOption(m.vfolder_name, PurePosixPath(m.target).name, m.readonly)
         for m in kernel.mounts
         if m.vfolder_name
     ]
     options = Options(
-        resources=kernel.slots, mounts=None if kernel.shows_all else mounts, env=kernel.env
+        resources=kernel.slots,
+        mounts=None if kernel.shows_all else mounts,
+        env=kernel.env,
+        cluster_size=len(session.kernels),
+        cluster_mode=session.cluster_mode,
+        failure_policy=session.failure_policy,
+        startup=dict(session.startup),
     )
     directory = (
         "" if kernel.workdir == str(HOME) else contents_path_of(kernel.workdir, kernel.mounts)

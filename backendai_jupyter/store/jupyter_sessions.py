@@ -9,6 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from backendai_jupyter.domain.cluster import SUB
+from backendai_jupyter.domain.members import OVER
 from backendai_jupyter.domain.records import JupyterSession, Viewer
 from backendai_jupyter.domain.states import Status
 from backendai_jupyter.errors import LostRace, NotFound
@@ -16,7 +18,7 @@ from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.portable import insert_if_absent
 from backendai_jupyter.store.retry import retried
 from backendai_jupyter.store.rows import visible_to
-from backendai_jupyter.store.tables import jupyter_sessions, sessions
+from backendai_jupyter.store.tables import jupyter_sessions, kernels, sessions
 
 # Of those with one path, the one that holds it comes first.
 _ORDER = (
@@ -92,10 +94,15 @@ class JupyterSessionStore:
 
     async def kernel_lives(self, kernel_id: str, viewer: Viewer) -> bool:
         """Whether a compute session for this kernel of Jupyter's has not ended, nor is to."""
-        named = sa.func.coalesce(sessions.c.jupyter_kernel_id, sessions.c.id) == kernel_id
+        is_main = sa.func.coalesce(sessions.c.jupyter_kernel_id, sessions.c.id) == kernel_id
+        others = sa.select(kernels.c.session_id).where(
+            kernels.c.id == kernel_id,
+            kernels.c.role == SUB,
+            kernels.c.status.not_in(sorted(OVER)),
+        )
         query = sa.select(sessions.c.id).where(
             visible_to(viewer, sessions),
-            named,
+            sa.or_(is_main, sessions.c.id.in_(others)),
             sessions.c.ended_at.is_(None),
             sessions.c.status != Status.TERMINATING,
         )

@@ -14,7 +14,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from backendai_jupyter.errors import WrongSchema
 from backendai_jupyter.store.engine import Database, is_sqlite, parse_url, unavailable_as
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")  # the schema's versions, oldest first
+REVISIONS = (
+    "0001",
+    "0002",
+    "0003",
+    "0004",
+    "0005",
+    "0006",
+    "0007",
+)  # the schema's versions, oldest first
 BASE = "base"  # Alembic's word for a database without any of them
 _COMMAND = "jupyter backendai schema upgrade"
 _SCRIPTS = Path(__file__).parent / "migrations"

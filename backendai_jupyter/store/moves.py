@@ -12,8 +12,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from backendai_jupyter.domain.members import status_of
 from backendai_jupyter.domain.records import ComputeSession, Kernel, Viewer
-from backendai_jupyter.domain.states import FINAL, Status, session_status, sources_of
+from backendai_jupyter.domain.states import FINAL, Status, sources_of
 from backendai_jupyter.domain.wire import Exit
 from backendai_jupyter.errors import LostRace, NotFound
 from backendai_jupyter.store import ledger
@@ -87,11 +88,13 @@ async def move_kernels(
     Raises ``LostRace`` if any of them is not legal any more.
     """
     in_order = {k.id: _not_before(k, moves[k.id]) for k in session.kernels if k.id in moves}
-    after = []
-    for kernel in session.kernels:
-        move = in_order.get(kernel.id)
-        after.append(await _move(conn, kernel, move) if move else kernel)
-    await _follow(conn, session, after, now=max(move.now for move in in_order.values()))
+    after = {kernel.id: kernel for kernel in session.kernels}
+    # By agent, then by slot: so no two transactions wait for each other's rows of the ledger.
+    for kernel in sorted(session.kernels, key=lambda k: _agent_of(k, moves.get(k.id))):
+        if (move := in_order.get(kernel.id)) is not None:
+            after[kernel.id] = await _move(conn, kernel, move)
+    latest = max(move.now for move in in_order.values())
+    await _follow(conn, session, list(after.values()), now=latest)
 
 
 async def write_step(
@@ -108,8 +111,17 @@ async def write_step(
     await conn.execute(_INSERT_STEP, step)
 
 
+def end_of(kernel: Kernel) -> Status:
+    """Return what becomes of a kernel whose end is asked for now."""
+    return Status.CANCELLED if kernel.status is Status.PENDING else Status.TERMINATING
+
+
 def _first(rows: Iterable[Any]) -> ComputeSession | None:
     return next(iter(to_sessions(rows)), None)
+
+
+def _agent_of(kernel: Kernel, move: Move | None) -> str:
+    return (move.agent_id if move else None) or kernel.agent_id or ""
 
 
 def _not_before(kernel: Kernel, move: Move) -> Move:
@@ -150,12 +162,12 @@ def _changes(move: Move) -> dict[str, Any]:
 async def _follow(
     conn: AsyncConnection, session: ComputeSession, after: list[Kernel], *, now: float
 ) -> None:
-    status = session_status([kernel.status for kernel in after])
-    reasons = [kernel.status_reason for kernel in after if kernel.status is status]
-    reason = next((text for text in reasons if text), "")
+    status, reason = status_of(session, after)
     if (status, reason) == (session.status, session.status_reason):
         return
     changes: dict[str, Any] = {"status": status, "status_reason": reason}
+    if status is Status.RUNNING and session.started_at is None:
+        changes["started_at"] = now
     if status in FINAL:
         changes["ended_at"] = now
     await conn.execute(_UPDATE_SESSION, {"session": session.id, **changes})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 from backendai_jupyter.domain.records import WaitingKernel, WaitingSession
 from backendai_jupyter.domain.resources import Amounts, Slots
 from backendai_jupyter.domain.states import Status
+from backendai_jupyter.domain.wire import ClusterMode
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.portable import lock_in_order
 from backendai_jupyter.store.retry import retried
@@ -29,6 +31,8 @@ _WAITING = (
         sessions.c.created_at,
         sessions.c.not_before,
         sessions.c.status_reason,
+        sessions.c.cluster_mode,
+        sessions.c.failed_on,
         kernels.c.id,
         kernels.c.image,
         kernels.c.slots,
@@ -141,6 +145,8 @@ def _to_waiting(rows: Sequence[Any]) -> tuple[WaitingSession, ...]:
             kernels=tuple(members[row.session_id]),
             not_before=row.not_before,
             status_reason=row.status_reason,
+            mode=ClusterMode(row.cluster_mode),
+            failed_on=frozenset(json.loads(row.failed_on)),
         )
         for row in firsts.values()
     )

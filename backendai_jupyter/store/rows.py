@@ -12,10 +12,12 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic import TypeAdapter
 
+from backendai_jupyter.domain.cluster import MAIN, FailurePolicy
+from backendai_jupyter.domain.members import members
 from backendai_jupyter.domain.records import ComputeSession, Kernel, NewSession, Step, Viewer
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.states import Status
-from backendai_jupyter.domain.wire import Exit, Mount
+from backendai_jupyter.domain.wire import ClusterMode, Exit, Mount
 from backendai_jupyter.store.tables import kernels, sessions, to_thousandths
 
 _REMEMBERED = 1024  # texts: most kernels have the same as others, and all are read again and again
@@ -52,12 +54,36 @@ def to_sessions(rows: Iterable[Any]) -> tuple[ComputeSession, ...]:
 
 def first_of(new: NewSession, now: float) -> ComputeSession:
     """Return ``new`` as it is before anything has happened to it."""
-    kernel = Kernel(
-        id=new.kernel_id or str(uuid.uuid4()),
+    kernels = tuple(_first_kernel(new, *member, now) for member in members(new.cluster_size))
+    return ComputeSession(
+        id=new.id,
+        owner=new.owner,
+        name=new.name,
+        cluster_id=new.cluster_id,
+        kernelspec=new.kernelspec,
+        priority=new.priority,
+        status=Status.PENDING,
+        status_reason="",
+        created_at=now,
+        ended_at=None,
+        kernels=kernels,
+        jupyter_kernel_id=new.jupyter_kernel_id,
+        resource_group=new.resource_group,
+        not_before=new.not_before,
+        cluster_mode=new.cluster_mode,
+        failure_policy=new.failure_policy,
+        startup=new.startup,
+    )
+
+
+def _first_kernel(new: NewSession, role: str, idx: int, now: float) -> Kernel:
+    wish = new.kernel_id if role == MAIN else ""
+    return Kernel(
+        id=wish or str(uuid.uuid4()),
         session_id=new.id,
         owner=new.owner,
-        role="main",
-        idx=1,
+        role=role,
+        idx=idx,
         status=Status.PENDING,
         status_reason="",
         status_since=now,
@@ -74,26 +100,14 @@ def first_of(new: NewSession, now: float) -> ComputeSession:
         workdir=new.workdir,
         exit=None,
     )
-    return ComputeSession(
-        id=new.id,
-        owner=new.owner,
-        name=new.name,
-        cluster_id=new.cluster_id,
-        kernelspec=new.kernelspec,
-        priority=new.priority,
-        status=Status.PENDING,
-        status_reason="",
-        created_at=now,
-        ended_at=None,
-        kernels=(kernel,),
-        jupyter_kernel_id=new.jupyter_kernel_id,
-        resource_group=new.resource_group,
-        not_before=new.not_before,
-    )
 
 
 def session_values(session: ComputeSession) -> dict[str, Any]:
-    return {column.name: getattr(session, column.name) for column in sessions.c}
+    return {
+        **{column.name: getattr(session, column.name) for column in sessions.c},
+        "startup": json.dumps(session.startup),
+        "failed_on": json.dumps(session.failed_on),
+    }
 
 
 def kernel_values(kernel: Kernel) -> dict[str, Any]:
@@ -175,6 +189,12 @@ def _to_session(row: Any) -> ComputeSession:
         jupyter_kernel_id=row.in_session_jupyter_kernel_id,
         resource_group=row.in_session_resource_group,
         not_before=row.in_session_not_before,
+        cluster_mode=ClusterMode(row.in_session_cluster_mode),
+        failure_policy=FailurePolicy(row.in_session_failure_policy),
+        startup={r: tuple(words) for r, words in json.loads(row.in_session_startup).items()},
+        started_at=row.in_session_started_at,
+        attempts=row.in_session_attempts,
+        failed_on=tuple(json.loads(row.in_session_failed_on)),
     )
 
 

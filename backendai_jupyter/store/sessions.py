@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from backendai_jupyter.domain.members import OVER
 from backendai_jupyter.domain.records import (
     SYSTEM,
     ComputeSession,
@@ -21,6 +22,7 @@ from backendai_jupyter.errors import Conflict, InDoubt, LostRace, NotFound, Unav
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.moves import (
     Move,
+    end_of,
     lock_session,
     lock_session_of,
     move_kernels,
@@ -58,7 +60,7 @@ class SessionStore:
         self._database = database
 
     async def create(self, new: NewSession, *, now: float) -> ComputeSession:
-        """Write a session with one kernel, ``PENDING``, and its ledger rows.
+        """Write a session and its kernels, ``PENDING``, and their ledger rows.
 
         Raises ``Conflict`` if one of its ids is taken, ``NotFound`` without its owner,
         ``LostRace`` if one of its folders is not what its mount says any more.
@@ -72,17 +74,12 @@ class SessionStore:
 
     @retried
     async def _insert(self, session: ComputeSession) -> None:
-        kernel = session.main
         async with self._database.write() as conn:
             if not await _insert_session(conn, session):
                 raise Conflict(f"There is a session {session.id} already.")
-            await lock_mounted(conn, kernel.mounts)
-            if not await insert_if_absent(conn, kernels, kernel_values(kernel)):
-                raise Conflict(f"There is a kernel {kernel.id} already.")
-            if kernel.slots:
-                await conn.execute(_INSERT_ALLOCATIONS, allocation_values(kernel))
-            asked = Move(Status.PENDING, "", session.owner, kernel.status_since)
-            await write_step(conn, kernel.id, None, asked)
+            await lock_mounted(conn, session.main.mounts)
+            for kernel in session.kernels:
+                await _insert_kernel(conn, kernel)
 
     async def _insert_again(self, session: ComputeSession, doubt: InDoubt) -> None:
         """Write a session whose first commit was not confirmed; its own id in the way says it was.
@@ -144,7 +141,7 @@ class SessionStore:
     ) -> tuple[ComputeSession, ...]:
         """Return the sessions of a cluster that have not ended, oldest first.
 
-        With ``jupyter_kernel_id`` only those that Jupyter calls so.
+        With ``jupyter_kernel_id`` only the one of which Jupyter calls a kernel so.
         """
         query = select_sessions().where(
             sessions.c.cluster_id == cluster_id,
@@ -152,7 +149,7 @@ class SessionStore:
             visible_to(viewer, sessions),
         )
         if jupyter_kernel_id is not None:
-            query = query.where(sessions.c.jupyter_kernel_id == jupyter_kernel_id)
+            query = query.where(_is_of(jupyter_kernel_id))
         query = query.order_by(sessions.c.created_at, *KERNEL_ORDER)
         async with self._database.read() as conn:
             return to_sessions(await conn.execute(query))
@@ -267,9 +264,9 @@ class SessionStore:
         async with self._database.write() as conn:
             session = await lock_session(conn, session_id, viewer)
             moves = {
-                kernel.id: Move(_end_of(kernel), reason, by, now)
+                kernel.id: Move(end_of(kernel), reason, by, now)
                 for kernel in session.kernels
-                if kernel.status not in FINAL | {Status.TERMINATING}
+                if kernel.status not in OVER
             }
             if moves:
                 await move_kernels(conn, session, moves)
@@ -278,16 +275,18 @@ class SessionStore:
     async def give_up(self, kernel_id: str, at: Status, *, exit: Exit, by: str, now: float) -> None:
         """End the session of a kernel that is still at this status, for the reason in ``exit``.
 
+        Of a session whose kernels are up, a sub ends alone: its failure policy does the rest.
         Raises ``LostRace`` if it has another one meanwhile; nothing has changed then.
         """
         async with self._database.write() as conn:
             session, kernel = await lock_session_of(conn, kernel_id, SYSTEM)
             if kernel.status is not at:
                 raise LostRace(f"Kernel {kernel_id} is {kernel.status}, not {at}.")
+            is_alone = session.is_up and kernel.id != session.main.id
             moves = {
-                other.id: Move(_end_of(other), exit.message, by, now, exit)
-                for other in session.kernels
-                if other.status not in FINAL | {Status.TERMINATING}
+                other.id: Move(end_of(other), exit.message, by, now, exit)
+                for other in ([kernel] if is_alone else session.kernels)
+                if other.status not in OVER
             }
             if moves:
                 await move_kernels(conn, session, moves)
@@ -310,8 +309,22 @@ async def _insert_session(conn: AsyncConnection, session: ComputeSession) -> boo
         raise NotFound(f"There is no user {session.owner}.") from None
 
 
-def _end_of(kernel: Kernel) -> Status:
-    return Status.CANCELLED if kernel.status is Status.PENDING else Status.TERMINATING
+async def _insert_kernel(conn: AsyncConnection, kernel: Kernel) -> None:
+    if not await insert_if_absent(conn, kernels, kernel_values(kernel)):
+        raise Conflict(f"There is a kernel {kernel.id} already.")
+    if kernel.slots:
+        await conn.execute(_INSERT_ALLOCATIONS, allocation_values(kernel))
+    asked = Move(Status.PENDING, "", kernel.owner, kernel.status_since)
+    await write_step(conn, kernel.id, None, asked)
+
+
+def _is_of(name: str) -> sa.ColumnElement[bool]:
+    """Return whether Jupyter calls the session's main kernel, or perhaps another of it, so."""
+    its_session = sa.select(kernels.c.session_id).where(kernels.c.id == name).scalar_subquery()
+    is_shown = sessions.c.jupyter_kernel_id.is_not(None)
+    return sa.or_(
+        sessions.c.jupyter_kernel_id == name, sa.and_(is_shown, sessions.c.id == its_session)
+    )
 
 
 def _cannot(kernel: Kernel, what: str) -> str:

@@ -71,6 +71,12 @@ sessions = sa.Table(
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("resource_group", sa.String(64), nullable=False, server_default="default"),
     sa.Column("not_before", sa.Double, nullable=False, server_default="0"),
+    sa.Column("cluster_mode", sa.String(16), nullable=False, server_default="single-node"),
+    sa.Column("failure_policy", sa.String(16), nullable=False, server_default="end"),
+    sa.Column("startup", sa.Text, nullable=False, server_default="{}"),
+    sa.Column("started_at", sa.Double),  # when all kernels were up for the first time
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),  # taken back
+    sa.Column("failed_on", sa.Text, nullable=False, server_default="[]"),  # agents of these
     sa.Column("ended_at", sa.Double),  # set exactly while the status is final
     sa.Index(None, "owner", "created_at"),
     sa.Index(None, "cluster_id", "ended_at"),

@@ -33,7 +33,7 @@ class DryRun(Model):
 
     resource_group: str
     agents: dict[str, str] = Field(
-        description="which agent each kernel would start on, by role; empty if it would wait"
+        description="which agent each kernel would start on, by hostname; empty if it would wait"
     )
     pending: Pending | None
 

@@ -19,6 +19,7 @@ class SessionEvent(Model):
     session_id: str
     kernel_id: str
     jupyter_kernel_id: str | None = Field(description="what Jupyter calls it")
+    hostname: str = Field(default="main1", description="what its session calls it")
     status: Status
     phase: Phase | None = Field(description="how far its agent is; null before one has it")
     step: str = Field(description="the launch step under way, or the one that failed")
@@ -52,6 +53,7 @@ def event_of(change: Change) -> SessionEvent:
         session_id=notice.session_id,
         kernel_id=notice.kernel_id,
         jupyter_kernel_id=notice.jupyter_kernel_id,
+        hostname=notice.hostname,
         status=notice.status,
         phase=notice.phase,
         step=notice.step,

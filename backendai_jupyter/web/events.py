@@ -109,8 +109,9 @@ class Subscriber:
         self._has_lost_track = False
         self._waiting.clear()
         known = self._changes.known(self._viewer, after=self._after)
-        live = SnapshotEvent(session_ids=[c.notice.session_id for c in known if c.is_live])
-        first = f"event: snapshot\ndata: {live.model_dump_json()}\n\n"
+        live = dict.fromkeys(change.notice.session_id for change in known if change.is_live)
+        named = SnapshotEvent(session_ids=list(live))
+        first = f"event: snapshot\ndata: {named.model_dump_json()}\n\n"
         return first + "".join(self._text(change) for change in known)
 
     def _text(self, change: Change) -> str:

@@ -16,6 +16,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from backendai_jupyter.domain import records, wire
+from backendai_jupyter.domain.cluster import FailurePolicy
 from backendai_jupyter.domain.states import Status
 from backendai_jupyter.domain.statistics import KernelStatistics, NodeStatistics
 from backendai_jupyter.manager.board import Notice
@@ -63,7 +64,7 @@ class Mount(Model):
 class Kernel(Model):
     """One kernel of a compute session."""
 
-    id: str
+    id: str = Field(description="the kernel's in `/api/kernels` too")
     role: str
     hostname: str
     status: Status
@@ -97,7 +98,19 @@ class Session(Model):
     priority: int = 10
     not_before: float = Field(default=0, description="when it may start; 0 is at once")
     pending: Pending | None = Field(default=None, description="while it waits to be placed")
-    kernels: list[Kernel]
+    cluster_mode: wire.ClusterMode = Field(
+        default=wire.ClusterMode.SINGLE_NODE, description="where several kernels are"
+    )
+    failure_policy: FailurePolicy = Field(
+        default=FailurePolicy.END, description="what the end of one kernel means for the others"
+    )
+    startup: dict[str, list[str]] = Field(
+        default={}, description="the command that is started beside the kernels of each role"
+    )
+    started_at: float | None = Field(
+        default=None, description="when all its kernels were up for the first time"
+    )
+    kernels: list[Kernel] = Field(description="main1 first, then sub1 and so on")
 
 
 class Step(Model):
@@ -136,12 +149,6 @@ class SessionFilter(Wanted):
         default=[], description="only these, given once for each; none: all"
     )
     limit: Annotated[int, Field(ge=1, le=MAX_SESSIONS)] = MAX_SESSIONS
-
-
-class Log(Model):
-    """The end of what a session's main kernel wrote to its stdout and stderr."""
-
-    log: str
 
 
 class AgentStatus(StrEnum):
@@ -246,8 +253,9 @@ def with_progress(detail: SessionDetail, notices: Iterable[Notice]) -> SessionDe
     known = {n.kernel_id: n for n in notices if n.starting}
     kernels = [_at_work(kernel, known.get(kernel.id)) for kernel in detail.kernels]
     changes: dict[str, object] = {"kernels": kernels}
-    if kernels[0].status is detail.status:
-        changes["status_reason"] = kernels[0].status_reason
+    leading = next((k for k in kernels if k.status is detail.status and k.id in known), None)
+    if leading is not None:
+        changes["status_reason"] = leading.status_reason
     return detail.model_copy(update=changes)
 
 
@@ -291,6 +299,10 @@ def _session_fields(session: records.ComputeSession, waiting: Waiting | None) ->
         "resource_group": session.resource_group,
         "priority": session.priority,
         "not_before": session.not_before,
+        "cluster_mode": session.cluster_mode,
+        "failure_policy": session.failure_policy,
+        "startup": {role: list(words) for role, words in session.startup.items()},
+        "started_at": session.started_at,
         "pending": pending_of(waiting) if session.status is Status.PENDING else None,
         "kernels": [_kernel_of(kernel) for kernel in session.kernels],
     }

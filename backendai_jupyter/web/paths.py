@@ -45,10 +45,11 @@ class ResolvePathHandler(BackendHandler, PathResolverHandler):
         if kernel_id not in self.kernel_manager:
             return None
         provisioner = self.kernel_manager.get_kernel(kernel_id).provisioner
-        if not isinstance(provisioner, BackendAIProvisioner) or provisioner.session_id is None:
+        place = provisioner.place if isinstance(provisioner, BackendAIProvisioner) else None
+        if place is None:
             return None
         try:
-            return await self.ask(self.manager.sessions.get(provisioner.session_id, self.viewer))
+            return await self.ask(self.manager.sessions.get(place.session_id, self.viewer))
         except NotFound:
             return None
 

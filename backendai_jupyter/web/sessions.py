@@ -9,9 +9,9 @@ from backendai_jupyter.errors import InvalidInput
 from backendai_jupyter.provisioning.kernelspecs import request_of
 from backendai_jupyter.web.base import BackendHandler
 from backendai_jupyter.web.dry_run import DryRun, NewSession, SessionOptions, dry_run_of
+from backendai_jupyter.web.log_models import Log, Member
 from backendai_jupyter.web.models import (
     END_REASON,
-    Log,
     SessionDetail,
     SessionFilter,
     SessionList,
@@ -59,10 +59,11 @@ class SessionHandler(BackendHandler):
 class LogsHandler(BackendHandler):
     @web.authenticated
     @authorized
-    @operation(returns=Log)
-    async def get(self, session_id: str) -> Log:
-        """Return the end of what the session's main kernel wrote."""
-        return Log(log=await self.ask(self.manager.sessions.logs(session_id, self.viewer)))
+    @operation(returns=Log, query=Member)
+    async def get(self, session_id: str, query: Member) -> Log:
+        """Return the end of what a kernel of the session wrote."""
+        logs = self.manager.sessions.logs(session_id, self.viewer, host=query.host)
+        return Log(log=await self.ask(logs))
 
 
 routes = [

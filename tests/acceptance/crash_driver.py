@@ -21,7 +21,7 @@ from traitlets.config import Config
 from backendai_jupyter.domain.options import Options
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.errors import BackendError
-from backendai_jupyter.manager.sessions import Request
+from backendai_jupyter.manager.requests import Request
 from backendai_jupyter.manager.survivors import survivors
 from backendai_jupyter.provisioning.backend import Backend
 from backendai_jupyter.supervisor import Supervisor

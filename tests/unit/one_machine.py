@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from backendai_jupyter.domain.records import SYSTEM, ComputeSession
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.states import FINAL, Status
 from backendai_jupyter.manager.manager import Manager
-from backendai_jupyter.manager.sessions import Request
+from backendai_jupyter.manager.requests import Request
 from backendai_jupyter.manager.survivors import Survivor, survivors
 from backendai_jupyter.storage.hosts import VFolderHost
 from backendai_jupyter.store.engine import Database
@@ -62,6 +62,7 @@ class OneMachine:
         self.relay = relay or RelayInMemory()
         self.ask = ask
         self.clock = ClockThatJumps()
+        self._path = path
         self.node = Node(path / "run", path / "scratch", os.getuid(), os.getgid())
         self.plugin = PluginInMemory()
         self.survived: list[Survivor] = []
@@ -79,13 +80,15 @@ class OneMachine:
         )
         self._host = VFolderHost("local", path / "vfolders")
         self._supervisor: Supervisor | None = None
+        self._others: dict[str, Supervisor] = {}  # of the other agents
 
     async def start(self) -> None:
         self._host.prepare()
         self._supervisor = Supervisor()
         self.database = await Database.open(self._url)
         self._cluster, self._live = self._cluster_type(), self._live_type()
-        self.agent = self._make_agent(self._cluster, self._live, self._sealer)
+        place = self._supervisor, self.node, self.runtime, self.relay
+        self.agent = self._make_agent(self._cluster, self._live, self._sealer, "a", *place)
         self.manager = self._make_manager(self.settings)
         await self.manager.prepare()
         await self.agent.start()
@@ -116,48 +119,87 @@ class OneMachine:
         )
 
     async def kill(self) -> None:
+        for name in tuple(self._others):
+            await self.kill_agent(name)
         if self._supervisor is not None:
             await self._supervisor.close()
             await self.database.close()
             self._supervisor = None
 
+    async def another_agent(
+        self, name: str, *, runtime: RuntimeInMemory | None = None
+    ) -> RuntimeInMemory:
+        """Start an agent beside ``a``, of a node of its own; it ends with the first."""
+        runtime = runtime or RuntimeInMemory()
+        node = Node(self._path / name / "run", self._path / name, os.getuid(), os.getgid())
+        self._others[name] = supervisor = Supervisor()
+        place = supervisor, node, runtime, RelayInMemory()
+        await self._make_agent(self._cluster, self._live, self._sealer, name, *place).start()
+        await eventually(lambda: name in self.manager.board.reports)
+        return runtime
+
+    async def kill_agent(self, name: str) -> None:
+        """End one of ``another_agent``, at whatever it does."""
+        await self._others.pop(name).close()
+
     def _make_agent(
-        self, cluster: MemoryClusterStore, live: MemoryLiveStore, sealer: Sealer
+        self,
+        cluster: MemoryClusterStore,
+        live: MemoryLiveStore,
+        sealer: Sealer,
+        name: str,
+        supervisor: Supervisor,
+        node: Node,
+        runtime: RuntimeInMemory,
+        relay: RelayInMemory,
     ) -> Agent:
-        assert self._supervisor is not None
         settings = BackendAIAgent(stop_grace_s=0, heartbeat_s=PASS_S, **self._agent_traits)
         tools = Tools(
-            self.node,
-            {self.runtime.name: self.runtime},
-            self.relay,
+            node,
+            {runtime.name: runtime},
+            relay,
             self.ask,  # type: ignore[arg-type]
             settings,
-            make_pool(self.node.scratch_root, self.plugin, settings),
+            make_pool(node.scratch_root, self.plugin, settings),
         )
         return Agent(
-            "a",
+            name,
             capacity=lambda: Slots({"cpu": Decimal(CPUS), "mem": 64 << 30}),
             cluster=cluster,
             live=live,
             sealer=sealer,
             tools=tools,
-            supervisor=self._supervisor,
+            supervisor=supervisor,
             hosts={"local": self._host},
         )
 
     async def ask_for(
-        self, slots: Slots = ONE_CPU, *, kernel_id: str | None = None
+        self,
+        slots: Slots = ONE_CPU,
+        *,
+        kernel_id: str | None = None,
+        options: Mapping[str, object] | None = None,
     ) -> ComputeSession:
         """Ask for a session, as a server does that calls its kernel ``kernel_id``."""
-        request = Request(
+        request = self.request(slots, kernel_id=kernel_id, options=options)
+        return await self.manager.sessions.enqueue(request, self.manager.viewer)
+
+    def request(
+        self,
+        slots: Slots = ONE_CPU,
+        *,
+        kernel_id: str | None = None,
+        options: Mapping[str, object] | None = None,
+    ) -> Request:
+        return Request(
             kernelspec="backendai-python",
             image="python",
             argv=("python", "{connection_file}"),
             defaults=Options(resources=slots),
+            layers=[Options.parse(options or {})],
             kernel_id=kernel_id,
             for_server=kernel_id is not None,
         )
-        return await self.manager.sessions.enqueue(request, self.manager.viewer)
 
     async def started(
         self, slots: Slots = ONE_CPU, *, kernel_id: str | None = None

@@ -11,8 +11,8 @@ import pytest
 from backendai_jupyter.domain.options import Options
 from backendai_jupyter.domain.states import Status
 from backendai_jupyter.errors import InvalidInput, NeverFits
+from backendai_jupyter.manager.requests import Request
 from backendai_jupyter.manager.scheduler.snapshot import Placed, Waiting, Why
-from backendai_jupyter.manager.sessions import Request
 from tests.helpers import eventually
 from tests.unit.one_machine import CPUS, OneMachine
 

@@ -5,40 +5,54 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from backendai_jupyter.domain.records import WaitingKernel, WaitingSession
+from backendai_jupyter.domain.records import WaitingSession
 from backendai_jupyter.domain.resources import Slots, amount_for_people
+from backendai_jupyter.domain.wire import ClusterMode
 from backendai_jupyter.errors import NeverFits
+from backendai_jupyter.manager.scheduler.parts import Part, ways
 from backendai_jupyter.manager.scheduler.placement import Lack, Room
 from backendai_jupyter.manager.scheduler.snapshot import Candidate
 
 EXACT = 10  # places that are said exactly: each other one would be written at every change
+_NO_NETWORK = {
+    ClusterMode.SINGLE_NODE: "Waiting for an agent that can give kernels a network of their own.",
+    ClusterMode.MULTI_NODE: (
+        "Waiting for agents of one Docker Swarm: only those can give kernels on several nodes a "
+        "network of their own."
+    ),
+}
 DEFECT = "The scheduler cannot judge it and goes on with others; the server's log says why."
 
 
-def check_can_ever_fit(candidates: Sequence[Candidate], request: Slots) -> None:
+def check_can_ever_fit(candidates: Sequence[Candidate], request: Slots, kernels: int = 1) -> None:
     """Raise ``NeverFits`` naming the slot if no agent could run this even when empty.
 
-    Without any agent nothing is known, and the request may wait.
+    ``request`` is for ``kernels`` on one agent together.  Without any agent nothing is known, and
+    the request may wait.
     """
     if not candidates or any(request.fits_in(c.capacity) for c in candidates):
         return
     slot, largest = _too_large(candidates, request)
+    asks = "it asks" if kernels == 1 else f"its {kernels} kernels on one agent ask"
     raise NeverFits(
         slot,
-        f"No agent can ever run this: it asks for {slot} {amount_for_people(slot, request[slot])}, "
+        f"No agent can ever run this: {asks} for {slot} "
+        f"{amount_for_people(slot, request[slot])}, "
         f"and the largest agent has {largest} in all.",
     )
 
 
 def why_no_room(lack: Lack, position: int, group: str) -> str:
-    request = Slots.from_amounts(lack.kernel.wanted)
+    request = Slots.from_amounts(lack.part.wanted)
     missing = ", ".join(
         f"{slot} {amount_for_people(slot, request[slot])} was asked for and "
         f"{amount_for_people(slot, lack.free[slot])} is free"
         for slot in lack.shortfall
     )
+    kernels = len(lack.part.kernels)
+    for_whom = f" for its {kernels} kernels together" if kernels > 1 else ""
     return (
-        f"Waiting for room: {missing} on agent {lack.agent_id}. "
+        f"Waiting for room{for_whom}: {missing} on agent {lack.agent_id}. "
         f"It is {_place(position)} in the queue of resource group {group!r} "
         "and starts when other kernels end."
     )
@@ -64,11 +78,11 @@ def why_no_agent(room: Room, session: WaitingSession) -> str:
     candidates = tuple(c for c in candidates if not c.is_drained)
     if not candidates:
         return "Waiting for an agent: those that are alive are drained, and start nothing new."
-    for kernel in session.kernels:
-        if not any(room.able(kernel)):
-            return _why_nobody_is_able(candidates, kernel, room.markers)
-        able = tuple(room.able(kernel))
-        request = Slots.from_amounts(kernel.wanted)
+    for part in ways(session, room.swarms)[0]:
+        able = tuple(room.able(part))
+        if not able:
+            return _why_nobody_is_able(candidates, part, room.markers)
+        request = Slots.from_amounts(part.wanted)
         if not any(request.fits_in(c.capacity) for c in able):
             slot, largest = _too_large(able, request)
             asked = amount_for_people(slot, request[slot])
@@ -80,12 +94,15 @@ def why_no_agent(room: Room, session: WaitingSession) -> str:
 
 
 def _why_nobody_is_able(
-    candidates: Sequence[Candidate], kernel: WaitingKernel, markers: Mapping[str, str]
+    candidates: Sequence[Candidate], part: Part, markers: Mapping[str, str]
 ) -> str:
-    mounting = [c for c in candidates if c.lacks(kernel.hosts, markers) is None]
+    hosts, image = part.shape.hosts, part.kernels[0].image
+    mounting = [c for c in candidates if c.lacks(hosts, markers) is None]
+    if any(c.can_have(image) for c in mounting) and part.shape.mode is not None:
+        return _NO_NETWORK[part.shape.mode]
     if mounting:
-        return f"Waiting for an agent that has the image {kernel.image!r}: none has it."
-    host = candidates[0].lacks(kernel.hosts, markers) or ""
+        return f"Waiting for an agent that has the image {image!r}: none has it."
+    host = candidates[0].lacks(hosts, markers) or ""
     if host not in markers:
         return f"Waiting for the vfolder host {host!r}: this server does not have it mounted."
     wrong = [c for c in candidates if c.vfolder_hosts.get(host, markers[host]) != markers[host]]

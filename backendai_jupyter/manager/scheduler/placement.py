@@ -1,14 +1,14 @@
 """Choose agents: what is free in one resource group, and who gets it.  Deterministic, no I/O.
 
-Kernels that differ only in their amounts share a *line*: the agents that could run them, best
-first.  What an agent has left changes with each kernel that it gets; its place in a line is
-mended when that line is used next.  So a kernel costs a look at the head of its line, not at
-every agent.
+Parts of sessions (see ``parts``) that differ only in their amounts share a *line*: the agents
+that could run them, best first.  What an agent has left changes with each part that it gets; its
+place in a line is mended when that line is used next.  So a part costs a look at the head of its
+line, not at every agent.
 
 Of two agents that have room the better one is, by the first of these in which they differ: one
-where the session has not failed; the one with fewer kinds of accelerators that the kernel does
-not ask for; one that has the image already; the one that the group's strategy prefers; the
-one whose id comes first.
+where the session has not failed; the one with fewer kinds of accelerators that are not asked for;
+one that has the images already; the one that the group's strategy prefers; the one whose id
+comes first.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from bisect import bisect_left, insort
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import ge
-from typing import NamedTuple
 
 from backendai_jupyter.domain.groups import GroupPolicy, Strategy
-from backendai_jupyter.domain.records import WaitingKernel, WaitingSession
+from backendai_jupyter.domain.records import WaitingSession
 from backendai_jupyter.domain.resources import Amounts, Slots
+from backendai_jupyter.manager.scheduler.parts import Part, Shape, ways
 from backendai_jupyter.manager.scheduler.snapshot import Candidate
 
 _NO_ACCELERATORS = frozenset({"cpu", "mem"})
@@ -31,23 +31,11 @@ _Front = dict[tuple[int, ...], int]  # what is free of some slots, and the agent
 Rank = tuple[int, bool, float, int]  # smaller is better; the last is the agent's number
 
 
-class _Shape(NamedTuple):
-    """What decides which agents could run a kernel, its amounts aside."""
-
-    image: str
-    hosts: frozenset[str]
-    slots: tuple[str, ...]
-
-    @classmethod
-    def of(cls, kernel: WaitingKernel) -> _Shape:
-        return cls(kernel.image, kernel.hosts, tuple(slot for slot, _ in kernel.wanted))
-
-
 @dataclass(frozen=True, slots=True)
 class Lack:
-    """What a kernel asked for and one agent, which is the closest to enough, has not."""
+    """What a part asked for and one agent, which is the closest to enough, has not."""
 
-    kernel: WaitingKernel
+    part: Part
     agent_id: str
     free: Slots
     shortfall: Slots
@@ -73,7 +61,7 @@ class _Node:
 
 @dataclass(frozen=True, slots=True)
 class _Taken:
-    kernel: WaitingKernel
+    part: Part
     number: int
     turn: int  # the agent's, before
 
@@ -82,7 +70,7 @@ class _Line:
     """The agents that could run kernels of one shape, best first."""
 
     def __init__(
-        self, shape: _Shape, nodes: Sequence[_Node], members: Sequence[int], least: Amounts
+        self, shape: Shape, nodes: Sequence[_Node], members: Sequence[int], least: Amounts
     ) -> None:
         self.members = members
         self.stale = set(members)  # those whose place has to be found
@@ -96,7 +84,7 @@ class _Line:
         self.tiers = {
             number: (
                 len(nodes[number].kinds - needed),
-                shape.image not in nodes[number].candidate.images,
+                not shape.images <= nodes[number].candidate.images,
             )
             for number in members
         }
@@ -157,27 +145,33 @@ class Room:
         self._turn = len(self._nodes)
         self._largest = _largest(self._nodes)
         self._least = _least(waiting)
-        self._lines: dict[_Shape, _Line] = {}
-        self._lacks: dict[tuple[_Shape, Amounts], Lack | None] = {}
-        self._fronts: dict[_Shape, _Front] = {}
+        self._lines: dict[Shape, _Line] = {}
+        self.swarms = sorted({c.swarm for c in usable} - {""})
+        self._lacks: dict[tuple[Shape, Amounts], Lack | None] = {}
+        self._fronts: dict[Shape, _Front] = {}
         self._when_empty: Room | None = None
 
     def place(
         self, session: WaitingSession, *, failed_on: Collection[str] = ()
     ) -> dict[str, str] | None:
         """Take room for all kernels of ``session`` and say where, or take nothing."""
-        taken: list[_Taken] = []
-        if self._try(session, failed_on, taken) is not None:
+        for parts in ways(session, self.swarms):
+            taken: list[_Taken] = []
+            if self._try(parts, failed_on, taken) is None:
+                return {
+                    kernel.id: self._nodes[t.number].candidate.agent_id
+                    for t in taken
+                    for kernel in t.part.kernels
+                }
             self._give_back(taken)
-            return None
-        return {t.kernel.id: self._nodes[t.number].candidate.agent_id for t in taken}
+        return None
 
     def could_hold(self, session: WaitingSession) -> bool:
         """Whether the session would fit if nothing ran in the group."""
-        if len(session.kernels) == 1:
-            wanted = session.kernels[0].wanted
-            members = self._line(session.kernels[0]).members
-            return any(_covers(self._nodes[number].capacity, wanted) for number in members)
+        first = ways(session, self.swarms)[0]
+        if len(first) == 1:
+            members = self._line(first[0].shape).members
+            return any(_covers(self._nodes[number].capacity, first[0].wanted) for number in members)
         if self._when_empty is None:
             empty = [replace(c, free=c.capacity) for c in self.candidates]
             self._when_empty = Room(empty, self._waiting, self.markers, self._policy)
@@ -185,46 +179,54 @@ class Room:
 
     def lack(self, session: WaitingSession) -> Lack | None:
         """Say what ``session`` lacks now; None if it fits, or if no agent could run it."""
-        if len(session.kernels) == 1:
-            return self._lack(session.kernels[0])
-        taken: list[_Taken] = []
-        kernel = self._try(session, (), taken)
-        found = None if kernel is None else self._lack(kernel)
-        self._give_back(taken)
-        return found
+        lacking: Lack | None = None
+        for parts in ways(session, self.swarms):
+            if len(parts) == 1:
+                return self._lack(parts[0])
+            taken: list[_Taken] = []
+            part = self._try(parts, (), taken)
+            found = None if part is None else self._lack(part)
+            self._give_back(taken)
+            if part is None:
+                return None
+            lacking = lacking or found
+        return lacking
 
-    def able(self, kernel: WaitingKernel) -> Iterator[Candidate]:
-        """Yield the agents that could run a kernel like this one, its amounts aside."""
-        return (self._nodes[number].candidate for number in self._line(kernel).members)
+    def able(self, part: Part) -> Iterator[Candidate]:
+        """Yield the agents that could run a part like this one, its amounts aside."""
+        return (self._nodes[number].candidate for number in self._line(part.shape).members)
 
     def _would_fit(self, session: WaitingSession) -> bool:
-        taken: list[_Taken] = []
-        refused = self._try(session, (), taken)
-        self._give_back(taken)
-        return refused is None
+        for parts in ways(session, self.swarms):
+            taken: list[_Taken] = []
+            refused = self._try(parts, (), taken)
+            self._give_back(taken)
+            if refused is None:
+                return True
+        return False
 
     def _try(
-        self, session: WaitingSession, failed_on: Collection[str], taken: list[_Taken]
-    ) -> WaitingKernel | None:
-        """Take room for kernel after kernel, largest first; return the one that has none."""
-        for kernel in self._largest_first(session.kernels):
-            number = self._best(kernel, failed_on, is_trial=bool(taken))
+        self, parts: Sequence[Part], failed_on: Collection[str], taken: list[_Taken]
+    ) -> Part | None:
+        """Take room for part after part, largest first; return the one that has none."""
+        for part in self._largest_first(parts):
+            number = self._best(part, failed_on, is_trial=bool(taken))
             if number is None:
-                return kernel
+                return part
             node = self._nodes[number]
-            taken.append(_Taken(kernel, number, node.turn))
+            taken.append(_Taken(part, number, node.turn))
             node.turn = self._turn = self._turn + 1
-            self._change(number, kernel, -1)
+            self._change(number, part.wanted, -1)
         return None
 
     def _give_back(self, taken: Iterable[_Taken]) -> None:
         for t in taken:
             self._nodes[t.number].turn = t.turn
-            self._change(t.number, t.kernel, 1)
+            self._change(t.number, t.part.wanted, 1)
 
-    def _change(self, number: int, kernel: WaitingKernel, sign: int) -> None:
+    def _change(self, number: int, wanted: Amounts, sign: int) -> None:
         free = self._nodes[number].free
-        for slot, amount in kernel.wanted:
+        for slot, amount in wanted:
             free[slot] += sign * amount
         for line in self._lines.values():
             if number in line.tiers:
@@ -232,10 +234,8 @@ class Room:
         self._lacks.clear()
         self._fronts.clear()
 
-    def _best(
-        self, kernel: WaitingKernel, failed_on: Collection[str], *, is_trial: bool
-    ) -> int | None:
-        line, wanted = self._line(kernel), kernel.wanted
+    def _best(self, part: Part, failed_on: Collection[str], *, is_trial: bool) -> int | None:
+        line, wanted = self._line(part.shape), part.wanted
         if any(_exceeds(wanted, less) for less in line.refused):
             return None
         last_resort: int | None = None
@@ -250,21 +250,21 @@ class Room:
             line.refused.append(wanted)  # beside trials, what is free only becomes less
         return last_resort
 
-    def _lack(self, kernel: WaitingKernel) -> Lack | None:
-        shape = _Shape.of(kernel)
-        known = (shape, kernel.wanted)
+    def _lack(self, part: Part) -> Lack | None:
+        shape = part.shape
+        known = (shape, part.wanted)
         if known not in self._lacks:
             if shape not in self._fronts:
-                self._fronts[shape] = _front(self._nodes, self._line(kernel).members, shape.slots)
-            self._lacks[known] = self._closest(kernel, self._fronts[shape])
+                self._fronts[shape] = _front(self._nodes, self._line(shape).members, shape.slots)
+            self._lacks[known] = self._closest(part, self._fronts[shape])
         return self._lacks[known]
 
-    def _closest(self, kernel: WaitingKernel, front: _Front) -> Lack | None:
+    def _closest(self, part: Part, front: _Front) -> Lack | None:
         """Return what the agent lacks that lacks fewest slots, of those the least part."""
         best: tuple[int, float, int] | None = None
         for free, number in front.items():
             count, parts = 0, 0.0
-            for (_, wanted), amount in zip(kernel.wanted, free, strict=True):
+            for (_, wanted), amount in zip(part.wanted, free, strict=True):
                 if wanted > amount:
                     count += 1
                     parts += (wanted - amount) / wanted
@@ -273,32 +273,33 @@ class Room:
         if best is None or best[0] == 0:
             return None
         node = self._nodes[best[-1]]
-        left = Slots.from_amounts((s, max(0, node.free.get(s, 0))) for s, _ in kernel.wanted)
-        missing = Slots.from_amounts(kernel.wanted).shortfall(left)
-        return Lack(kernel, node.candidate.agent_id, left, missing)
+        left = Slots.from_amounts((s, max(0, node.free.get(s, 0))) for s, _ in part.wanted)
+        missing = Slots.from_amounts(part.wanted).shortfall(left)
+        return Lack(part, node.candidate.agent_id, left, missing)
 
-    def _largest_first(self, kernels: Sequence[WaitingKernel]) -> Sequence[WaitingKernel]:
-        if len(kernels) == 1:
-            return kernels
+    def _largest_first(self, parts: Sequence[Part]) -> Sequence[Part]:
+        if len(parts) == 1:
+            return parts
 
-        def size(kernel: WaitingKernel) -> float:
-            parts = [a / self._largest[s] for s, a in kernel.wanted if s in self._largest]
-            return max(parts, default=0.0)
+        def size(part: Part) -> float:
+            shares = [a / self._largest[s] for s, a in part.wanted if s in self._largest]
+            return max(shares, default=0.0)
 
-        return sorted(kernels, key=lambda k: (-size(k), k.id))
+        return sorted(parts, key=lambda part: (-size(part), part.kernels[0].id))
 
-    def _line(self, kernel: WaitingKernel) -> _Line:
-        shape = _Shape.of(kernel)
+    def _line(self, shape: Shape) -> _Line:
         line = self._lines.get(shape)
         if line is None:
             members = [n for n, node in enumerate(self._nodes) if self._may_run(node, shape)]
-            least = tuple(self._least.get(shape, {}).items())
+            least = tuple(self._least.get(shape.slots, {}).items())
             line = self._lines[shape] = _Line(shape, self._nodes, members, least)
         return line
 
-    def _may_run(self, node: _Node, shape: _Shape) -> bool:
+    def _may_run(self, node: _Node, shape: Shape) -> bool:
         agent = node.candidate
-        return agent.can_have(shape.image) and agent.lacks(shape.hosts, self.markers) is None
+        if not shape.can_network(agent) or agent.lacks(shape.hosts, self.markers) is not None:
+            return False
+        return all(agent.can_have(image) for image in shape.images)
 
 
 def _front(nodes: Sequence[_Node], members: Iterable[int], slots: Sequence[str]) -> _Front:
@@ -339,12 +340,13 @@ def _largest(nodes: Iterable[_Node]) -> dict[str, int]:
     return found
 
 
-def _least(waiting: Iterable[WaitingSession]) -> dict[_Shape, dict[str, int]]:
-    """Return the smallest amount of each slot that any kernel of a shape asks for."""
-    found: dict[_Shape, dict[str, int]] = {}
+def _least(waiting: Iterable[WaitingSession]) -> dict[tuple[str, ...], dict[str, int]]:
+    """Return, by the slots asked for, the smallest amount of each that any kernel asks for."""
+    found: dict[tuple[str, ...], dict[str, int]] = {}
     for session in waiting:
         for kernel in session.kernels:
-            least = found.setdefault(_Shape.of(kernel), dict(kernel.wanted))
+            slots = tuple(slot for slot, _ in kernel.wanted)
+            least = found.setdefault(slots, dict(kernel.wanted))
             for slot, amount in kernel.wanted:
                 if amount < least[slot]:
                     least[slot] = amount

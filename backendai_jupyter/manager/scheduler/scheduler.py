@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from backendai_jupyter.domain.groups import DEFAULT_GROUP, GroupPolicy, Order
 from backendai_jupyter.domain.records import WaitingSession
+from backendai_jupyter.domain.wire import AgentReport
 from backendai_jupyter.errors import Conflict, NoCapacity, NotFound, Unavailable
 from backendai_jupyter.manager.board import Board
 from backendai_jupyter.manager.scheduler.admission import decide
@@ -84,6 +85,7 @@ class Scheduler:
     async def candidates(self) -> list[Candidate]:
         """Return the agents that are alive, with the room that the ledger says they have."""
         in_ledger = {agent.id: agent for agent in await self._agents.list()}
+        swarms = managed_swarms(self._board.reports.values())
         return [
             Candidate(
                 agent_id,
@@ -94,6 +96,8 @@ class Scheduler:
                 is_drained=in_ledger[agent_id].is_drained,
                 group=report.resource_group,
                 pullable=frozenset(image.name for image in report.pullable),
+                modes=frozenset(report.cluster_modes),
+                swarm=report.swarm.id if report.swarm and report.swarm.id in swarms else "",
             )
             for agent_id, report in sorted(self._board.reports.items())
             if agent_id in in_ledger
@@ -111,6 +115,7 @@ class Scheduler:
             policies=policies,
             usage=await self._queue.usage(self._cluster_id) if needs_usage else {},
             attempts=dict(self._attempts),
+            failed_on={one.id: one.failed_on for one in waiting if one.failed_on},
             last_agents=dict(self._last_agents),
         )
 
@@ -199,6 +204,11 @@ class Scheduler:
         else:
             await reached("manager.session.claimed")
             self._scheduled()
+
+
+def managed_swarms(reports: Iterable[AgentReport]) -> set[str]:
+    """Return the swarms in which some agent that is alive can make networks."""
+    return {report.swarm.id for report in reports if report.swarm and report.swarm.manages}
 
 
 def _with_reasons(decision: Decision, refused: Sequence[str]) -> Decision:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from backendai_jupyter.domain.groups import DEFAULT_GROUP, GroupPolicy
 from backendai_jupyter.domain.records import WaitingSession
 from backendai_jupyter.domain.resources import Slots
+from backendai_jupyter.domain.wire import ClusterMode
 
 _NOTHING = Slots()
 
@@ -25,6 +26,8 @@ class Candidate:
     is_drained: bool = False
     group: str = DEFAULT_GROUP
     pullable: frozenset[str] = frozenset()  # images that it fetches when they are needed
+    modes: frozenset[ClusterMode] = frozenset()  # of sessions of several kernels that it can run
+    swarm: str = ""  # that sessions on several agents may have a network of
 
     def lacks(self, hosts: Collection[str], markers: Mapping[str, str]) -> str | None:
         """Return one of ``hosts`` that this agent has not, or as another disk.

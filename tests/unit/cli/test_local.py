@@ -119,7 +119,9 @@ async def test_the_log_of_an_ended_session_is_the_one_that_was_kept(
     await another.store.move(
         "first", Status.ERROR, reason="It failed.", by="a1", now=2.0, exit=ending
     )
-    assert await api.log("first") == "its last words"
+    assert await api.log("first") == await api.log("first", "main1") == "its last words"
+    with pytest.raises(NotFound, match="no kernel sub1"):
+        await api.log("first", "sub1")
 
 
 async def test_the_log_of_a_session_whose_process_is_gone_is_empty(

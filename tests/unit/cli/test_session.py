@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from backendai_jupyter.cli.api import find_session
-from backendai_jupyter.cli.session import history_rows, kernel_facts, session_rows
+from backendai_jupyter.cli.session import history_rows, kernel_facts, session_facts, session_rows
 from backendai_jupyter.domain.records import Step
 from backendai_jupyter.domain.states import Status
 from backendai_jupyter.domain.wire import Exit, ExitReason
@@ -39,7 +39,7 @@ class ApiOf:
     async def session(self, session_id: str) -> SessionDetail:
         return detail_of(make_session(session_id), ())
 
-    async def log(self, session_id: str) -> str:
+    async def log(self, session_id: str, host: str = "main1") -> str:
         return ""
 
     async def terminate(self, session_id: str) -> None: ...
@@ -89,6 +89,16 @@ def test_a_row_says_why_a_session_waits() -> None:
         "1 minute",
         "no room for mem 9 GiB",
     )
+
+
+def test_a_session_of_several_kernels_says_how_many_and_how_they_belong_together() -> None:
+    kernels = tuple(
+        replace(make_kernel(name), role=role) for name, role in (("m", "main"), ("s", "sub"))
+    )
+    shown = detail_of(replace(make_session(UUID), kernels=kernels), ())
+    [row] = session_rows([shown], now=100.0)
+    assert row[4] == "2 x cpu 1, mem 1 GiB"
+    assert ("kernels", "2, single-node, failure policy end") in session_facts(shown)
 
 
 def test_a_kernel_that_ended_says_why() -> None:

@@ -162,5 +162,21 @@ async def test_a_kernel_lives_until_the_end_of_its_session_is_asked_for(
         assert not await store.kernel_lives("k", viewer)
 
 
+async def test_a_kernel_beside_main1_lives_until_its_own_end_is_asked_for(
+    store: JupyterSessionStore,
+    viewer: Viewer,
+    sessions: SessionStore,
+    make_session: MakeSession,
+    agents: AgentStore,
+) -> None:
+    session = await make_session(jupyter_kernel_id="k", cluster_size=2)
+    other = session.kernel("sub1").id
+    assert await store.kernel_lives(other, viewer)
+    placement = {kernel.id: "a1" for kernel in session.kernels}
+    await sessions.claim(session.id, placement, reason="", by="test", now=1.0)
+    await _move(sessions, other, Status.TERMINATING)
+    assert not await store.kernel_lives(other, viewer)
+
+
 async def _move(sessions: SessionStore, kernel_id: str, status: Status) -> None:
     await sessions.move(kernel_id, status, reason="", by="test", now=1.0)

@@ -72,7 +72,10 @@ def test_parameters_are_described_as_they_are_read() -> None:
     described = DOCUMENT["paths"]["/backendai/v1/sessions"]["get"]["parameters"]
     assert {parameter["name"] for parameter in described} == {"status", "limit", "statistics"}
     path = DOCUMENT["paths"]["/backendai/v1/sessions/{session_id}/logs"]["get"]["parameters"]
-    assert [(p["name"], p["in"], p["required"]) for p in path] == [("session_id", "path", True)]
+    assert [(p["name"], p["in"], p["required"]) for p in path] == [
+        ("session_id", "path", True),
+        ("host", "query", False),
+    ]
 
 
 def test_bodies_are_described_as_they_are_taken() -> None:

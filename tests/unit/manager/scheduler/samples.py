@@ -8,6 +8,7 @@ from types import MappingProxyType
 from backendai_jupyter.domain.groups import DEFAULT_GROUP, GroupPolicy
 from backendai_jupyter.domain.records import WaitingKernel, WaitingSession
 from backendai_jupyter.domain.resources import Slots
+from backendai_jupyter.domain.wire import ClusterMode
 from backendai_jupyter.manager.scheduler.admission import decide
 from backendai_jupyter.manager.scheduler.snapshot import (
     Candidate,
@@ -37,6 +38,8 @@ def candidate(
     capacity_gib: int = 8,
     group: str = DEFAULT_GROUP,
     is_drained: bool = False,
+    modes: Sequence[ClusterMode] = tuple(ClusterMode),
+    swarm: str = "w",
 ) -> Candidate:
     """An agent of 8 cpu and 8 GiB; ``markers`` are the vfolder hosts that it has mounted."""
     more = {"cuda.device": devices} if devices else {}
@@ -49,6 +52,8 @@ def candidate(
         vfolder_hosts=markers,
         group=group,
         is_drained=is_drained,
+        modes=frozenset(modes),
+        swarm=swarm,
     )
 
 
@@ -62,6 +67,7 @@ def session(
     created_at: float = 0.0,
     group: str = DEFAULT_GROUP,
     not_before: float = 0.0,
+    mode: ClusterMode = ClusterMode.MULTI_NODE,
 ) -> WaitingSession:
     """A session with a kernel for each of ``slots``; the first has the session's id."""
     names = [name, *(f"{name}-{i}" for i in range(1, len(slots)))]
@@ -69,7 +75,9 @@ def session(
         WaitingKernel(kernel_id, image, wanted.to_amounts(), frozenset(hosts))
         for kernel_id, wanted in zip(names, slots or (gib(1),), strict=True)
     )
-    return WaitingSession(name, owner, group, priority, created_at, kernels, not_before=not_before)
+    return WaitingSession(
+        name, owner, group, priority, created_at, kernels, not_before=not_before, mode=mode
+    )
 
 
 def decided(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from backendai_jupyter.domain.groups import GroupPolicy, HeadOfLine, Order, Strategy
 from backendai_jupyter.domain.records import WaitingKernel, WaitingSession
 from backendai_jupyter.domain.resources import Slots
+from backendai_jupyter.domain.wire import ClusterMode
 from backendai_jupyter.manager.scheduler.admission import decide
 from backendai_jupyter.manager.scheduler.snapshot import (
     Candidate,
@@ -23,6 +24,7 @@ from backendai_jupyter.manager.scheduler.snapshot import (
     Why,
 )
 
+MODES = [frozenset(ClusterMode), frozenset(ClusterMode), frozenset({ClusterMode.SINGLE_NODE})]
 LONGEST = 3  # passes that a session of the simulation runs
 EIGHT = Slots({"cpu": 8})
 LOADS = [(1,), (2,), (2, 2), (3, 5), (8,), (8, 8)]  # cpu of the kernels of one session
@@ -50,6 +52,7 @@ def sessions(draw: st.DrawFn, name: str) -> WaitingSession:
         created_at=draw(st.integers(0, 3)),
         kernels=kernels,
         not_before=draw(st.sampled_from([0, 0, 0, 9])),
+        mode=draw(st.sampled_from(ClusterMode)),
     )
 
 
@@ -67,6 +70,8 @@ def candidates(draw: st.DrawFn, name: str) -> Candidate:
         pullable=frozenset(draw(st.sampled_from([(), ("r",)]))),
         is_drained=draw(st.sampled_from([False, False, False, True])),
         group=draw(st.sampled_from(["g", "g", "h"])),
+        modes=draw(st.sampled_from(MODES)),
+        swarm=draw(st.sampled_from(["", "w", "w", "x"])),
     )
 
 
@@ -128,6 +133,14 @@ def test_nothing_is_overcommitted_and_everything_stands_where_it_may(snapshot: S
                 assert agent.group == decision.session.group
                 assert not agent.is_drained
                 assert decision.session.not_before <= snapshot.now
+            if len(decision.session.kernels) > 1:
+                used = [agents[agent_id] for agent_id in set(decision.agents.values())]
+                assert all(decision.session.mode in agent.modes for agent in used)
+                if decision.session.mode is ClusterMode.SINGLE_NODE:
+                    assert len(used) == 1
+                else:
+                    (swarm,) = {agent.swarm for agent in used}
+                    assert swarm
 
 
 @settings(max_examples=60, deadline=None)
@@ -272,7 +285,10 @@ def longest_wait(
 
     A session is the cpu of its kernels, and for how many passes it runs.
     """
-    agents = [Candidate(f"a{i}", EIGHT, EIGHT, frozenset({"i"})) for i in range(2)]
+    both = frozenset(ClusterMode)
+    agents = [
+        Candidate(f"a{i}", EIGHT, EIGHT, frozenset({"i"}), modes=both, swarm="w") for i in range(2)
+    ]
     came: dict[str, tuple[int, int]] = {}  # when, and as which of those that waited
     runs: dict[str, int] = {}
     running: dict[str, tuple[int, Decision]] = {}
@@ -285,7 +301,11 @@ def longest_wait(
                 WaitingKernel(f"{name}-{i}", "i", (("cpu", cpu * 1000),))
                 for i, cpu in enumerate(cpus)
             )
-            waiting.append(WaitingSession(name, "u", "default", 10, len(came), kernels))
+            waiting.append(
+                WaitingSession(
+                    name, "u", "default", 10, len(came), kernels, mode=ClusterMode.MULTI_NODE
+                )
+            )
             came[name], runs[name] = (now, len(waiting)), passes
         running = {name: (end, d) for name, (end, d) in running.items() if end > now}
         free = left(agents, [decision for _, decision in running.values()])
