@@ -7,6 +7,7 @@ CLUSTER_ID = "cluster"  # that of sessions whose assignments are in shared store
 # Cluster store
 
 ASSIGNMENTS = "assignments/"
+NETWORKS = "networks/"  # of sessions on several nodes, by the agent that makes them
 AGENTS = "agents/"  # one key per agent, written by the agent under a lease
 CLAIMS = "claims/"  # one key per session of a batch run, written by it under a lease
 LEADER = "leader"  # the manager that decides for all
@@ -20,6 +21,15 @@ def assignments(agent_id: str) -> str:
 
 def assignment(agent_id: str, kernel_id: str) -> str:
     return f"{assignments(agent_id)}{kernel_id}"
+
+
+def networks(agent_id: str) -> str:
+    """The prefix that an agent watches; managers write one key per session below it."""
+    return f"{NETWORKS}{agent_id}/"
+
+
+def network(agent_id: str, session_id: str) -> str:
+    return f"{networks(agent_id)}{session_id}"
 
 
 def registration(agent_id: str) -> str:

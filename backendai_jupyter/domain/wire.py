@@ -61,6 +61,37 @@ class Signal(Record):
     signum: int
 
 
+class ClusterMode(StrEnum):
+    """Where the kernels of one session are, and so which network is theirs alone."""
+
+    SINGLE_NODE = "single-node"  # all on one agent, on a bridge
+    MULTI_NODE = "multi-node"  # on any agents of one swarm, on an overlay
+
+
+class Membership(Record):
+    """The place of a kernel in a session of several.
+
+    Its agent attaches it, as its hostname, to the network of its session, where each of ``hosts``
+    can be reached by that name.  It makes a bridge for that itself; an overlay is made by the
+    agent that got a ``NetworkAssignment``.
+    """
+
+    mode: ClusterMode
+    role: str  # ``main`` or ``sub``
+    idx: int  # 1-based within the role
+    local_rank: int  # 0-based among ``hosts``
+    hosts: tuple[str, ...]  # main1 first, then sub1 and so on
+
+
+class NetworkAssignment(Record):
+    """An overlay that an agent, whose engine manages a swarm, makes for a session.
+
+    It is removed when its record is gone and nothing is attached any more.
+    """
+
+    session_id: str
+
+
 class Assignment(Record):
     """What one kernel on one agent should be.
 
@@ -79,6 +110,7 @@ class Assignment(Record):
     mounts: tuple[Mount, ...] = ()
     workdir: str = "/home/work"
     hostname: str = "main1"
+    membership: Membership | None = None  # None: the session has no other kernel
     signal: Signal | None = None
 
 
@@ -159,6 +191,21 @@ class DeviceReport(Record):
     held: dict[str, Decimal] = Field(default_factory=dict)  # by kernel id
 
 
+class Swarm(Record):
+    """The Docker Swarm that an agent's engine belongs to."""
+
+    id: str
+    manages: bool  # so that overlays can be made there
+
+
+class NetworkReport(Record):
+    """What an agent observes of one network of a session, made on assignment."""
+
+    session_id: str
+    ready: bool  # kernels may be started on it
+    message: str = ""  # a sentence: why it is not
+
+
 class AgentReport(Record):
     """All that one agent says of itself.
 
@@ -177,6 +224,9 @@ class AgentReport(Record):
     vfolder_hosts: dict[str, str] = Field(default_factory=dict)  # marker's id, by name of the host
     kernels: tuple[KernelReport, ...] = ()
     devices: tuple[DeviceReport, ...] = ()
+    cluster_modes: tuple[ClusterMode, ...] = ()  # of sessions whose kernels may run here
+    swarm: Swarm | None = None
+    networks: tuple[NetworkReport, ...] = ()  # those that it was assigned, and those still there
     notes: tuple[str, ...] = ()  # what this node cannot enforce, or was told wrongly, in words
     protocol: int = 1
     oldest_protocol: int = 1
