@@ -47,7 +47,7 @@ from backendai_jupyter.supervisor import race
 log = logging.getLogger(__name__)
 
 _REACHABLE = {Phase.RUNNING, Phase.EXITED}
-_PHASE_OF_STEP = dict.fromkeys(("directories", "devices", "relay"), Phase.PREPARING)
+_PHASE_OF_STEP = dict.fromkeys(("directories", "devices", "relay", "network"), Phase.PREPARING)
 
 
 class KernelWorker:
@@ -173,6 +173,7 @@ class KernelWorker:
 
         A program that had answered is not asked again: while it works it would not answer.
         """
+        self._tools.networks.remember(desired)
         found = await find_checkpoint(desired, self._tools, self._images.known(desired.image))
         await reached("agent.kernel.sought")
         if found is None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from backendai_jupyter.agent.agent import Agent
 from backendai_jupyter.agent.launch import Tools
+from backendai_jupyter.agent.networks import SessionNetworks
 from backendai_jupyter.agent.node import Node
 from backendai_jupyter.cluster.memory import MemoryClusterStore, MemoryLiveStore
 from backendai_jupyter.cluster.seal import Sealer
@@ -126,13 +127,15 @@ class OneMachine:
     ) -> Agent:
         assert self._supervisor is not None
         settings = BackendAIAgent(stop_grace_s=0, heartbeat_s=PASS_S, **self._agent_traits)
+        runtimes = {self.runtime.name: self.runtime}
         tools = Tools(
             self.node,
-            {self.runtime.name: self.runtime},
+            runtimes,  # type: ignore[arg-type]
             self.relay,
             self.ask,  # type: ignore[arg-type]
             settings,
             make_pool(self.node.scratch_root, self.plugin, settings),
+            SessionNetworks(runtimes),
         )
         return Agent(
             "a",
