@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from traitlets.config import Config
 
+from backendai_jupyter.cli.cluster import swarm
+from backendai_jupyter.cli.findings import Settings, State
 from backendai_jupyter.domain.wire import ClusterMode
 from tests.acceptance.crash_points import Points
 from tests.helpers import eventually
 from tests.nodes import Node, Nodes
 from tests.orders import Orders, Session, all_reached, execute, remains
+from tests.services import url_of
 from tests.siblings import ALL_REACHED
 
 pytestmark = [
@@ -83,6 +88,20 @@ async def test_agents_say_which_swarm_they_are_in_and_who_manages_it(orders: Ord
     assert one.swarm.id == other.swarm.id
     assert (one.swarm.manages, other.swarm.manages) == (True, False)
     assert one.cluster_modes == other.cluster_modes == (MULTI, SINGLE)
+
+
+async def test_doctor_says_whether_the_managers_of_the_swarm_answer(orders: Orders) -> None:
+    one, other = orders.nodes.nodes
+    doctor = partial(swarm, settings_of(orders, other))
+    found = await doctor()
+    assert (found.state, found.advice) == (State.OK, ""), found
+    one.machine.cut()
+    try:
+        found = await doctor()
+    finally:
+        one.machine.join()
+    assert found.state is State.WARN
+    assert f"{one.machine.address}:2377, {one.machine.address}:7946" in found.message
 
 
 @pytest.mark.parametrize(
@@ -156,6 +175,16 @@ async def test_many_sessions_one_after_the_other_leave_no_network(orders: Orders
         session = await started(orders, [SINGLE, MULTI][number % 2])
         await orders.end(session)
     await nothing_left(orders, before)
+
+
+def settings_of(orders: Orders, node: Node) -> Settings:
+    config, cluster = Config(), orders.nodes.cluster
+    section = config.BackendAIAgent
+    section.docker_url = node.engine.url
+    section.etcd_url, section.redis_url = url_of(cluster.members), cluster.redis.url()
+    section.cluster_secret_file = str(cluster.secret)
+    section.vfolder_hosts = {"local": str(cluster.vfroot)}
+    return Settings.of(config, is_agent=True)
 
 
 async def kill_and_restart(orders: Orders, points: Points, session: Session) -> None:

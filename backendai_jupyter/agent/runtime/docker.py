@@ -45,8 +45,7 @@ from backendai_jupyter.agent.runtime.docker_events import EngineEvents
 from backendai_jupyter.agent.runtime.docker_networks import (
     DockerNetworks,
     EngineNetworks,
-    NoOverlay,
-    lacks_overlay,
+    lacks_network,
 )
 from backendai_jupyter.agent.runtime.docker_pull import pull
 from backendai_jupyter.agent.runtime.workdir import is_missing
@@ -153,8 +152,10 @@ class DockerRuntime:
         while True:
             try:
                 return await self._call("start the kernel", lambda: self._start(spec))
-            except NoOverlay:  # yet: this engine has still to hear of what another one has made
-                if loop.time() > patience:
+            except RuntimeFailed as error:
+                # An overlay that another engine has made is heard of a little later.
+                may_come = lacks_network(str(error)) and spec.membership is not None
+                if not may_come or loop.time() > patience:
                     raise
                 await asyncio.sleep(OVERLAY_RETRY_S)
 
@@ -268,8 +269,6 @@ class DockerRuntime:
             self._engine_networks.join_beside(self._client, container_id, spec)
         except APIError as error:
             self._remove(container_id)
-            if lacks_overlay(spec, error):
-                raise NoOverlay from error
             raise RuntimeFailed(
                 f"Docker could not start {spec.argv[0]!r} in an image "
                 f"{spec.image.reference!r}: {said(error)}{_advice(said(error))}"
@@ -371,6 +370,8 @@ def _unless(error: APIError, *harmless: int) -> None:
 
 
 def _advice(problem: str) -> str:
+    if lacks_network(problem):
+        return " Look whether this engine reaches the managers of its swarm: docker info."
     if "could not select device driver" in problem:
         return " Install NVIDIA's container toolkit on this node."
     return ""

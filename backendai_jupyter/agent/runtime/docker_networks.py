@@ -61,16 +61,6 @@ class Work(Protocol):
     async def __call__(self, doing: str, blocking: Callable[[Any], T]) -> T: ...
 
 
-class NoOverlay(RuntimeFailed):
-    """The engine does not know the overlay of a session on several nodes."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "The Docker Engine of this agent finds no overlay of the session. See that it reaches "
-            "the managers of its swarm: docker info."
-        )
-
-
 class DockerNetworks:
     """Bridges and overlays of one agent; see ``Networks`` and agent/networking.py."""
 
@@ -227,12 +217,9 @@ class EngineNetworks:
                     yield IPAMConfig(pool_configs=[IPAMPool(subnet=str(subnet))])
 
 
-def lacks_overlay(spec: ContainerSpec, error: APIError) -> bool:
-    """Whether a start has failed because the engine does not know the session's overlay."""
-    membership = spec.membership
-    if membership is None or membership.mode is not ClusterMode.MULTI_NODE:
-        return False
-    words = said(error).lower()
+def lacks_network(problem: str) -> bool:
+    """Whether a start has failed for this because the engine does not know its network."""
+    words = problem.lower()
     return "network" in words and any(sign in words for sign in _UNKNOWN)
 
 
