@@ -1,4 +1,4 @@
-"""Sessions of several kernels for tests: who is in one, and a program that speaks with the others."""
+"""Sessions of several kernels for tests: who is in one, and programs that speak with each other."""
 
 from __future__ import annotations
 

@@ -166,7 +166,10 @@ class Channels:
 
 
 class Network:
-    """Have the network of the kernel's session, if that has several, until its last one has gone."""
+    """See that the network of the kernel's session is there, if that has several kernels.
+
+    It ends when the last of them here is undone.
+    """
 
     name = "network"
 

@@ -1,4 +1,4 @@
-"""Sessions of several kernels on two nodes, each with a Docker engine, as their agents have them."""
+"""Sessions of several kernels on two nodes with a Docker engine each, as agents have them."""
 
 from __future__ import annotations
 

@@ -108,7 +108,9 @@ class KernelRuntime(Protocol):
     """
 
     name: str  # ``docker`` or ``process``; an Image carries it
-    networks: Networks
+
+    @property
+    def networks(self) -> Networks: ...
 
     async def open(self) -> None:
         """Get ready; raises ``RuntimeFailed`` with what to do when it cannot."""

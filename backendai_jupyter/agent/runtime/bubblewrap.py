@@ -65,7 +65,7 @@ class Bubblewrap:
         words = {"name": USER_NAME, "uid": spec.uid, "gid": spec.gid, "home": HOME}
         _write(etc / "passwd", _USERS.format(**words))
         _write(etc / "group", _GROUPS.format(**words))
-        _write(etc / "hosts", _hosts({spec.hostname: "127.0.1.1"} | hosts))
+        _write(etc / "hosts", _hosts({spec.hostname: "127.0.1.1", **hosts}))
         _write(etc / "hostname", f"{spec.hostname}\n")
         for mount in spec.mounts:
             rest = under(mount.target, HOME)

@@ -356,8 +356,9 @@ class DockerRuntime:
 
 def _running(container_id: str, spec: ContainerSpec) -> ContainerState:
     who = (spec.kernel_id, spec.generation, container_id)
-    more = {"devices": spec.devices.record, "session_id": spec.session_id}
-    return ContainerState(*who, exit_code=None, **more)
+    return ContainerState(
+        *who, exit_code=None, devices=spec.devices.record, session_id=spec.session_id
+    )
 
 
 def _generation(found: Mapping[str, Any]) -> int:

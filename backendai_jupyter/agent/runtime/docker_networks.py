@@ -38,7 +38,7 @@ _EXHAUSTED = "non-overlapping ipv4 address pool"
 _NO_ROOM = (
     "This node has no addresses left for the network of another session of several kernels. "
     "Let some of them end, or see that there are more: set BackendAIAgent.session_subnets, or "
-    '"default-address-pools" in the engine's daemon.json.'
+    "'default-address-pools' in the engine's daemon.json."
 )
 
 _NO_NETWORK = {
@@ -159,9 +159,9 @@ class EngineNetworks:
 
     def remove(self, client: Any, driver: str, session_id: str) -> bool:
         """Whether it is gone; it stays while something is attached."""
-        return all(
-            [_removed(client, found["Id"]) for found in self._own(client, driver, session_id)]
-        )
+        own = self._own(client, driver, session_id)
+        gone = [_removed(client, found["Id"]) for found in own]
+        return all(gone)
 
     def sessions(self, client: Any, driver: str) -> set[str]:
         """Return those that have a network of this agent's."""

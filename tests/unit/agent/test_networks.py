@@ -221,7 +221,9 @@ async def test_an_agent_outside_of_a_swarm_says_so_instead_of_making_overlays(
     await assign_overlay(node)
 
     async def refused() -> bool:
-        return any(not one.ready and "swarm" in one.message for one in (await node.report()).networks)
+        return any(
+            not one.ready and "swarm" in one.message for one in (await node.report()).networks
+        )
 
     await eventually(refused)
     report = await node.report()
