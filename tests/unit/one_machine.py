@@ -130,7 +130,7 @@ class OneMachine:
         runtimes = {self.runtime.name: self.runtime}
         tools = Tools(
             self.node,
-            runtimes,  # type: ignore[arg-type]
+            runtimes,
             self.relay,
             self.ask,  # type: ignore[arg-type]
             settings,
