@@ -171,7 +171,9 @@ def remains(node: Node) -> set[str]:
     ip = [*node.machine.enter, find_command("ip"), "-o", "link"]
     listed = subprocess.run(ip, capture_output=True, text=True, check=True).stdout
     links = {line.split(": ")[1].partition("@")[0] for line in listed.splitlines()}
-    spaces = {path.name for path in (node.engine.state / "exec" / "netns").glob("*")}
+    # The files that they were mounted on go within a minute, at the engine's own pace.
+    mounts = Path(f"/proc/{node.engine.pid}/mountinfo").read_text().splitlines()
+    spaces = {line.split()[4] for line in mounts if f"{node.engine.state}/exec/netns/" in line}
     return {
         *(f"network {one}" for one in named),
         *(f"container {one}" for one in containers),

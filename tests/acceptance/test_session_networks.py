@@ -49,6 +49,8 @@ async def orders(points: Points, listener: Path) -> AsyncIterator[Orders]:
         Nodes(managers=0, agent_lost_s=60.0, swarm=True, env=env, stop_grace_s=0.5) as nodes,
         Orders.over(nodes) as made,
     ):
+        # An engine keeps what it makes for its first overlay.
+        await made.end(await started(made, ClusterMode.MULTI_NODE))
         yield made
 
 
