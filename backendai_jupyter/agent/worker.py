@@ -173,7 +173,6 @@ class KernelWorker:
 
         A program that had answered is not asked again: while it works it would not answer.
         """
-        self._tools.networks.remember(desired)
         found = await find_checkpoint(desired, self._tools, self._images.known(desired.image))
         await reached("agent.kernel.sought")
         if found is None:
