@@ -44,8 +44,6 @@ class NetworksInMemory:
         return tuple(ClusterMode) if self.swarm_ else (ClusterMode.SINGLE_NODE,)
 
     async def open(self, session_id: str, membership: Membership) -> None:
-        if membership.mode not in self.modes():
-            raise RuntimeFailed("this engine is in no swarm")
         if membership.mode is ClusterMode.SINGLE_NODE:
             self.bridges.add(session_id)
 
