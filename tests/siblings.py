@@ -66,8 +66,13 @@ def asks(hosts: Iterable[str]) -> str:
     return _ASKS.format(hosts=tuple(hosts), port=PORT, done=ALL_REACHED)
 
 
-def reaches_all(hosts: Iterable[str]) -> str:
-    """Return a program that does both, and stays."""
+def reaches(hosts: Iterable[str]) -> str:
+    """Return a program that does both, and goes on telling after it has asked."""
     listening = _LISTENS.format(own="socket.gethostname()", port=PORT)
     in_thread = "threading.Thread(target=serve, daemon=True).start()\n"
-    return f"{listening}{in_thread}{asks(hosts)}while True: time.sleep(60)\n"
+    return f"{listening}{in_thread}{asks(hosts)}"
+
+
+def reaches_all(hosts: Iterable[str]) -> str:
+    """Return the same program, which does not end."""
+    return f"{reaches(hosts)}while True: time.sleep(60)\n"
