@@ -79,6 +79,7 @@ class PrivateEngine(EngineImages):
         _get_commands()
         _clear_up_after_killed_runs()
         self.data = self._claim_data()
+        shutil.rmtree(self.data / "swarm", ignore_errors=True)  # of another run, as below
         _add_bridge(self._bridge, self._enter)
         self._launch()
         self.remove_containers()  # of a run that was killed
@@ -88,6 +89,7 @@ class PrivateEngine(EngineImages):
         with contextlib.closing(self.client()) as client:
             for left in client.containers(all=True):
                 client.remove_container(left["Id"], force=True, v=True)
+            client.prune_networks()
 
     def start_again(self) -> None:
         """Start an engine that was ended, with what it had; returns when it answers."""

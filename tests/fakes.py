@@ -21,10 +21,55 @@ from backendai_jupyter.agent.runtime.base import (
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.memory import MemoryLiveStore
 from backendai_jupyter.config.registries import Registry
-from backendai_jupyter.domain.wire import ClusterMode, Connection, Image, PullProgress
+from backendai_jupyter.domain.wire import (
+    ClusterMode,
+    Connection,
+    Image,
+    Membership,
+    PullProgress,
+    Swarm,
+)
 from backendai_jupyter.errors import RuntimeFailed, TimedOut
 
 PYTHON = Image(name="python", reference="memory/python", runtime="memory")
+
+
+class NetworksInMemory:
+    """Networks that are entries of sets; with a ``swarm_`` overlays, too."""
+
+    def __init__(self) -> None:
+        self.bridges: set[str] = set()
+        self.made_overlays: set[str] = set()
+        self.swarm_: Swarm | None = None
+        self.attached: set[str] = set()  # sessions whose overlay somebody is on
+
+    def modes(self) -> tuple[ClusterMode, ...]:
+        return tuple(ClusterMode) if self.swarm_ else (ClusterMode.SINGLE_NODE,)
+
+    async def open(self, session_id: str, membership: Membership) -> None:
+        if membership.mode is ClusterMode.SINGLE_NODE:
+            self.bridges.add(session_id)
+
+    async def close(self, session_id: str) -> None:
+        self.bridges.discard(session_id)
+
+    async def sessions(self) -> set[str]:
+        return set(self.bridges)
+
+    async def swarm(self) -> Swarm | None:
+        return self.swarm_
+
+    async def make_overlay(self, session_id: str) -> None:
+        self.made_overlays.add(session_id)
+
+    async def remove_overlay(self, session_id: str) -> bool:
+        if session_id in self.attached:
+            return False
+        self.made_overlays.discard(session_id)
+        return True
+
+    async def overlays(self) -> set[str]:
+        return set(self.made_overlays)
 
 
 class RuntimeInMemory:
@@ -37,6 +82,7 @@ class RuntimeInMemory:
         self.specs: dict[str, ContainerSpec] = {}
         self.signals: list[tuple[str, int]] = []
         self.starts = 0
+        self.networks = NetworksInMemory()
         self._exits: asyncio.Queue[str] = asyncio.Queue()
         self._image_changes: asyncio.Queue[None] = asyncio.Queue()
         self.here: tuple[Image, ...] = (PYTHON,)
@@ -72,6 +118,7 @@ class RuntimeInMemory:
                 f"c{self.starts}",
                 None,
                 devices=spec.devices.record,
+                session_id=spec.session_id,
             )
         return self.containers[spec.kernel_id]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -23,6 +23,7 @@ from tests.server import RunningServer
 IMAGES = ("python",)
 LIVE_RESTORE = ("--live-restore",)
 _NUMBERS = range(1, 250)  # of networks that runs on this machine may have at once
+SWARM_PORT = 2377
 _STATE_MB = 64
 MAX_MACHINES = 4
 
@@ -150,14 +151,27 @@ class Node:
 class Nodes:
     """A cluster of two such nodes and as many managers as are wanted; use it as ``async with``.
 
-    Containers of the first node go on without their engine, those of the second do not.
+    Containers of the first node go on without their engine, those of the second do not.  With
+    ``swarm`` neither's do: the engines are one, which the first manages.
     """
 
-    def __init__(self, *, managers: int = 2, agent_lost_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        managers: int = 2,
+        agent_lost_s: float,
+        swarm: bool = False,
+        env: Mapping[str, str] | None = None,
+        **traits: object,
+    ) -> None:
+        """``env`` and ``traits`` are those of the agents."""
         self.network = Network()
         self.cluster = Cluster(agent_lost_s=agent_lost_s, host=self.network.address)
         self.nodes: list[Node] = []
         self._managers = managers
+        self._has_swarm = swarm
+        self._env = env
+        self._traits = traits
 
     @property
     def servers(self) -> list[RunningServer]:
@@ -167,7 +181,7 @@ class Nodes:
         try:
             self.network.open()
             await self.cluster.__aenter__()
-            for options in (LIVE_RESTORE, ()):
+            for options in ((), ()) if self._has_swarm else (LIVE_RESTORE, ()):
                 await self._add_node(options)
             for _ in range(self._managers):
                 await self.cluster.add_server()
@@ -204,6 +218,8 @@ class Nodes:
             engine.ensure_images(IMAGES)
         else:
             engine.copy_images(self.nodes[0].engine, IMAGES)
+        if self._has_swarm:
+            self._join_swarm(node)
         node.agent = await self.cluster.add_agent(
             enter=machine.enter,
             runtime="docker",
@@ -211,7 +227,21 @@ class Nodes:
             relay_bind=machine.address,
             state_dir=str(machine.state_dir),
             runtime_dir=str(machine.run_dir / "agent"),
+            env=self._env,
+            **self._traits,
         )
+
+    def _join_swarm(self, node: Node) -> None:
+        own, first = node.machine.address, self.nodes[0]
+        where = {"advertise_addr": own, "listen_addr": f"{own}:{SWARM_PORT}"}
+        with node.engine.client() as client:
+            if node is first:
+                client.init_swarm(**where, data_path_addr=own)
+                return
+            with first.engine.client() as manager:
+                token = manager.inspect_swarm()["JoinTokens"]["Worker"]
+            managers = [f"{first.machine.address}:{SWARM_PORT}"]
+            client.join_swarm(managers, token, **where, data_path_addr=own)
 
 
 def _claim_number() -> tuple[socket.socket, int]:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from backendai_jupyter import __version__
 from backendai_jupyter.agent.images import Images
 from backendai_jupyter.agent.launch import LOG_TAIL_BYTES, Tools
+from backendai_jupyter.agent.networking import Networking
 from backendai_jupyter.agent.runtime.base import ContainerState, KernelRuntime
 from backendai_jupyter.agent.statistics.statistics import Statistics
 from backendai_jupyter.agent.worker import KernelWorker
@@ -75,6 +76,9 @@ class Agent:
         )
         self._relay_is_lost = False
         self._is_leaving = False
+        self._networking = Networking(
+            agent_id, cluster=cluster, tools=tools, changed=self._report_loop.poke
+        )
         self._statistics = Statistics(
             agent_id,
             runtimes=tools.runtimes,
@@ -94,11 +98,13 @@ class Agent:
         containers = await self._containers()
         await self._tools.devices.adopt({id_: one.devices for id_, one in containers.items()})
         await self._full_pass()
+        await self._networking.tend()
         await self._publish()
         self._supervisor.loop(self._report_loop)
         self._supervisor.loop(self._full_pass_loop)
         self._supervisor.loop(self._relay_loop)
         self._supervisor.loop(self._registries_loop)
+        self._networking.start(self._supervisor)
         self._statistics.start(self._supervisor)
         self._supervisor.loop(_loop("watch", self._follow_assignments, 0))
         self._supervisor.loop(_loop("logs", self._answer_log_requests, 0))
@@ -284,6 +290,9 @@ class Agent:
             vfolder_hosts=self._markers,
             kernels=tuple(worker.report() for worker in self._workers.values()),
             devices=self._tools.devices.report(),
+            cluster_modes=self._networking.cluster_modes,
+            swarm=self._networking.swarm,
+            networks=self._networking.reports,
             notes=self._all_notes(),
         )
         text, ttl_s = report.model_dump_json(), 4 * self._heartbeat_s()

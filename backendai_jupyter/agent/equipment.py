@@ -12,6 +12,7 @@ from backendai_jupyter.agent.accelerators.plugins import make_plugin
 from backendai_jupyter.agent.accelerators.pool import DevicePool
 from backendai_jupyter.agent.agent import Agent
 from backendai_jupyter.agent.launch import Tools
+from backendai_jupyter.agent.networks import SessionNetworks
 from backendai_jupyter.agent.node import Node, kernel_identity, measure_capacity
 from backendai_jupyter.agent.relay.client import RelayClient
 from backendai_jupyter.agent.relay.probe import kernel_info
@@ -110,13 +111,15 @@ class Equipment:
         """
         settings, site = self._settings, self._site
         uid, gid = kernel_identity(settings.kernel_uid)
+        runtimes = _Runtimes({runtime.name: runtime for runtime in self.runtimes})
         tools = Tools(
             node=Node(site.run_root, site.scratch_root, uid, gid),
-            runtimes=_Runtimes({runtime.name: runtime for runtime in self.runtimes}),
+            runtimes=runtimes,
             relay=self.relay,
             ask=kernel_info,
             settings=settings,
             devices=self.devices,
+            networks=SessionNetworks(runtimes),
         )
         self._agent = Agent(
             site.agent_id,
@@ -174,6 +177,8 @@ def _runtimes(settings: BackendAIAgent, site: Site, use_docker: bool) -> list[Ke
                 cluster_id=site.cluster_id,
                 url=settings.docker_url or None,
                 network=settings.docker_network,
+                session_subnets=settings.session_subnets,
+                overlay_mtu=settings.overlay_mtu,
                 pids_limit=lambda: settings.pids_limit,
                 call_timeout_s=lambda: settings.engine_timeout_s,
             )

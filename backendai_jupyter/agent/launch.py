@@ -20,6 +20,7 @@ from typing import Any, NoReturn, Protocol
 
 from backendai_jupyter.agent.accelerators.exposure import Exposure
 from backendai_jupyter.agent.accelerators.pool import DevicePool
+from backendai_jupyter.agent.networks import SessionNetworks
 from backendai_jupyter.agent.node import Node
 from backendai_jupyter.agent.relay.client import Endpoint
 from backendai_jupyter.agent.relay.layout import ipc_connection
@@ -74,6 +75,7 @@ class Tools:
     ask: Callable[..., Coroutine[Any, Any, Any]]  # kernel_info of agent/relay/probe.py
     settings: BackendAIAgent  # which may change at any time
     devices: DevicePool
+    networks: SessionNetworks
 
 
 @dataclass(slots=True)
@@ -163,6 +165,22 @@ class Channels:
         await tools.relay.close_kernel(kernel_id)
 
 
+class Network:
+    """See that the network of the kernel's session is there, if that has several kernels.
+
+    It ends when the last of them here is undone.
+    """
+
+    name = "network"
+
+    async def do(self, launch: Launch, tools: Tools) -> None:
+        assert launch.image is not None
+        await tools.networks.join(launch.assignment, tools.runtimes[launch.image.runtime])
+
+    async def undo(self, kernel_id: str, tools: Tools) -> None:
+        await tools.networks.leave(kernel_id)
+
+
 class Container:
     """Create and start the container, or the sandboxed process."""
 
@@ -201,6 +219,7 @@ class Container:
             gid=tools.node.gid,
             hostname=assignment.hostname,
             devices=launch.devices,
+            membership=assignment.membership,
         )
         await runtime.start(spec)
 
@@ -226,7 +245,14 @@ class Answer:
         """Nothing stays behind from asking."""
 
 
-STEPS: tuple[Step, ...] = (Directories(), Devices(), Channels(), Container(), Answer())
+STEPS: tuple[Step, ...] = (
+    Directories(),
+    Devices(),
+    Channels(),
+    Network(),
+    Container(),
+    Answer(),
+)
 FIRST_STEP = STEPS[0].name
 
 

@@ -23,6 +23,7 @@ async def find_checkpoint(
     file must not end it.
     """
     kernel_id = desired.kernel_id
+    tools.networks.remember(desired)
     checkpoint = await asyncio.to_thread(tools.node.checkpoints.read, kernel_id)
     if checkpoint is not None:
         return checkpoint

@@ -47,7 +47,7 @@ from backendai_jupyter.supervisor import race
 log = logging.getLogger(__name__)
 
 _REACHABLE = {Phase.RUNNING, Phase.EXITED}
-_PHASE_OF_STEP = dict.fromkeys(("directories", "devices", "relay"), Phase.PREPARING)
+_PHASE_OF_STEP = dict.fromkeys(("directories", "devices", "relay", "network"), Phase.PREPARING)
 
 
 class KernelWorker:

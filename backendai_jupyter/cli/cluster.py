@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backendai_jupyter.agent.runtime.docker_engine import connect, find_engine
+from backendai_jupyter.agent.runtime.docker_swarm import read_swarm
 from backendai_jupyter.cli.findings import Found, Settings, State
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.seal import Sealer
@@ -20,6 +21,9 @@ from backendai_jupyter.domain.wire import AgentReport
 from backendai_jupyter.storage.hosts import read_markers
 
 MAX_SKEW_S = 1.0
+CONNECT_WITHIN_S = 2.0
+SWARM_PORTS = (2377, 7946)  # of a manager
+SWARM_TRAFFIC = "2377/tcp (managers), 7946/tcp and udp, and 4789/udp"
 _NO_ENGINE = Found(State.OK, "not used: there is no Docker engine")
 _ALONE = Found(State.OK, "not used: this machine is a cluster of its own")
 
@@ -87,12 +91,40 @@ async def swarm(settings: Settings) -> Found:
         return _NO_ENGINE
     state = str(info["Swarm"]["LocalNodeState"])
     if state == "active":
-        return Found(State.OK, "this engine is a member")
+        return await _member(info)
     if info["LiveRestoreEnabled"]:
         return Found(State.OK, "no member: an engine with live-restore cannot be one")
     message = f"This engine is no member of a swarm ({state})."
     advice = "Sessions over several nodes need one: docker swarm init, docker swarm join."
     return Found(State.WARN, message, advice)
+
+
+async def _member(info: Mapping[str, Any]) -> Found:
+    """Whether a member of a swarm reaches its managers, by TCP: UDP gives no answer."""
+    swarm = info["Swarm"]
+    manages = swarm["ControlAvailable"]
+    role = "this engine manages a swarm" if manages else "this engine is a member of a swarm"
+    if not manages and read_swarm(info, outside="") is None:
+        message = f"{role.capitalize()}, and this user may not read which one."
+        return Found(State.WARN, message, "Run backendai-agent as root.")
+    hosts = {str(one["Addr"]).rpartition(":")[0] for one in swarm["RemoteManagers"] or ()}
+    doors = [(host, port) for host in sorted(hosts) for port in SWARM_PORTS]
+    answers = await asyncio.gather(*(_answers(host, port) for host, port in doors))
+    silent = [f"{h}:{port}" for (h, port), said in zip(doors, answers, strict=True) if not said]
+    if not silent:
+        return Found(State.OK, f"{role}; its managers answer")
+    message = f"{role.capitalize()}, but does not reach {', '.join(silent)}."
+    return Found(State.WARN, message, f"Let its nodes reach each other by {SWARM_TRAFFIC}.")
+
+
+async def _answers(host: str, port: int) -> bool:
+    try:
+        async with asyncio.timeout(CONNECT_WITHIN_S):
+            _, writer = await asyncio.open_connection(host.strip("[]"), port)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
 
 
 async def live_restore(settings: Settings) -> Found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from backendai_jupyter.errors import InvalidInput
 from backendai_jupyter.storage.hosts import VFolderHost, read_hosts
 
 MIN_JOURNAL_BYTES = 1 << 20
+LARGEST_PREFIX = 28  # of the subnet of a session
 NODE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -82,7 +84,24 @@ class BackendAIAgent(ImageSettings):
     docker_network = Unicode(
         "bridge",
         help="""Network of containers: ``bridge``, ``none`` or the name of a Docker network.
-        Channels need no network, so ``none`` gives working kernels that reach nothing.""",
+        Channels need no network, so ``none`` gives working kernels that reach nothing.  Kernels of
+        a session of several are on a network of their session instead, which is open to the
+        outside for ``bridge`` and closed for ``none``; any other is joined beside it.""",
+    ).tag(config=True)
+
+    session_subnets = Unicode(
+        help="""Addresses for the bridges of sessions of several kernels on this node, e.g.
+        ``10.201.0.0/16``, which nothing else may use.  Each takes 16 of them, or more if it has
+        more than 13 kernels.  Default: those of the engine, which has enough for about 30
+        bridges unless ``default-address-pools`` in its ``daemon.json`` says otherwise.""",
+    ).tag(config=True)
+
+    overlay_mtu = Int(
+        1500,
+        min=576,
+        max=65535,
+        help="""Largest packet, in bytes, that the network between the nodes of a swarm carries.
+        Overlays of sessions on several nodes carry 50 less.  Used where this agent makes them.""",
     ).tag(config=True)
 
     relay_bind = Unicode(
@@ -274,6 +293,16 @@ class BackendAIAgent(ImageSettings):
             raise TraitError(f"{name}: {error}") from None
         if proposal.trait.name == "journal_size" and size_bytes < MIN_JOURNAL_BYTES:
             raise TraitError(f"{name}: must be at least 1m")
+        return str(proposal.value)
+
+    @validate("session_subnets")
+    def _is_a_network(self, proposal: Any) -> str:
+        try:
+            network = IPv4Network(proposal.value) if proposal.value else None
+        except ValueError as error:
+            raise TraitError(f"BackendAIAgent.session_subnets: {error}") from None
+        if network is not None and network.prefixlen > LARGEST_PREFIX:
+            raise TraitError(f"BackendAIAgent.session_subnets: at most a /{LARGEST_PREFIX}")
         return str(proposal.value)
 
     @validate("kernel_uid")

@@ -192,7 +192,10 @@ class DeviceReport(Record):
 
 
 class Swarm(Record):
-    """The Docker Swarm that an agent's engine belongs to."""
+    """The Docker Swarm that an agent's engine belongs to.
+
+    Kernels of agents with the same ``id`` can be on one overlay.
+    """
 
     id: str
     manages: bool  # so that overlays can be made there

@@ -66,6 +66,8 @@ async def _stop_all(runtime: KernelRuntime) -> None:
         await runtime.open()
         for state in await runtime.list():
             await runtime.stop(state.kernel_id, grace_s=0)
+        for session_id in await runtime.networks.sessions():
+            await runtime.networks.close(session_id)
         await runtime.close()
     except BackendError as error:
         log.warning("remains of the %s runtime could not be cleared: %s", runtime.name, error)

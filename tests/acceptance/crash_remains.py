@@ -17,6 +17,7 @@ from backendai_jupyter.domain.states import FINAL, TRANSITIONS, Status
 from backendai_jupyter.errors import BackendError
 
 DATABASE = "data/backendai.sqlite"
+ENGINES_OWN = {"bridge", "host", "none", "ingress", "docker_gwbridge"}  # networks, of a swarm too
 CGROUPS = Path("/sys/fs/cgroup")
 Row = dict[str, Any]
 PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
@@ -93,13 +94,13 @@ def cgroups(kernels: Collection[str]) -> Iterator[Path]:
 
 
 def docker(url: str, kernels: Collection[str]) -> Iterator[str]:
-    """What a private engine still has of kernels, and networks beside its own three."""
+    """What a private engine still has of kernels, and networks beside its own."""
     with closing(APIClient(url, version="auto", timeout=60)) as client:
         for found in client.containers(all=True):
             if found["Labels"].get(LABEL_KERNEL) in kernels:
                 yield f"container {found['Names']} {found['State']}"
         for network in client.networks():
-            if network["Name"] not in ("bridge", "host", "none"):
+            if network["Name"] not in ENGINES_OWN:
                 yield f"network {network['Name']}"
 
 

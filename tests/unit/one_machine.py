@@ -10,6 +10,7 @@ from pathlib import Path
 
 from backendai_jupyter.agent.agent import Agent
 from backendai_jupyter.agent.launch import Tools
+from backendai_jupyter.agent.networks import SessionNetworks
 from backendai_jupyter.agent.node import Node
 from backendai_jupyter.cluster.memory import MemoryClusterStore, MemoryLiveStore
 from backendai_jupyter.cluster.seal import Sealer
@@ -154,13 +155,15 @@ class OneMachine:
         relay: RelayInMemory,
     ) -> Agent:
         settings = BackendAIAgent(stop_grace_s=0, heartbeat_s=PASS_S, **self._agent_traits)
+        runtimes = {runtime.name: runtime}
         tools = Tools(
             node,
-            {runtime.name: runtime},
+            runtimes,
             relay,
             self.ask,  # type: ignore[arg-type]
             settings,
             make_pool(node.scratch_root, self.plugin, settings),
+            SessionNetworks(runtimes),
         )
         return Agent(
             name,

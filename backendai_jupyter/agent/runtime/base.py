@@ -9,7 +9,7 @@ from typing import Protocol
 
 from backendai_jupyter.agent.accelerators.exposure import Exposure
 from backendai_jupyter.domain.resources import Slots
-from backendai_jupyter.domain.wire import Image, Mount
+from backendai_jupyter.domain.wire import ClusterMode, Image, Membership, Mount
 
 HOME = "/home/work"  # the kernel's home directory inside the container
 RUN_DIR = "/run/backendai"  # where it finds its connection file and its sockets
@@ -38,6 +38,7 @@ class ContainerSpec:
     gid: int
     hostname: str
     devices: Exposure = field(default_factory=Exposure)
+    membership: Membership | None = None  # None: it is on no network of its session
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class ContainerState:
     exit_code: int | None  # None while it runs; 128 + n for signal n
     oom_killed: bool = False
     devices: str = ""  # the ``record`` of the devices that it was started with
+    session_id: str = ""  # empty for one that was started by a former version
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,33 @@ class Origin:
     reaper: int | None = None
 
 
+class Networks(Protocol):
+    """The networks of sessions of several kernels, as a runtime has them on this node.
+
+    What exists is told by the runtime, not by this object: one of an agent that was killed is
+    found again.  ``open`` and ``close`` are not called at the same time for one session.
+    """
+
+    def modes(self) -> tuple[ClusterMode, ...]:
+        """Return of which sessions some kernels can run; known once the runtime is open."""
+        ...
+
+    async def open(self, session_id: str, membership: Membership) -> None:
+        """See that a kernel of the session can be started on its network; idempotent.
+
+        Raises ``RuntimeFailed`` with what to do when it cannot.
+        """
+        ...
+
+    async def close(self, session_id: str) -> None:
+        """End what ``open`` has made; succeed if there is nothing, or something is attached."""
+        ...
+
+    async def sessions(self) -> set[str]:
+        """Return those that ``open`` has made something for that is still there."""
+        ...
+
+
 class KernelRuntime(Protocol):
     """Start, signal, stop and list the kernel programs of one agent.
 
@@ -79,6 +108,9 @@ class KernelRuntime(Protocol):
     """
 
     name: str  # ``docker`` or ``process``; an Image carries it
+
+    @property
+    def networks(self) -> Networks: ...
 
     async def open(self) -> None:
         """Get ready; raises ``RuntimeFailed`` with what to do when it cannot."""

@@ -7,7 +7,7 @@ import shutil
 import site
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from backendai_jupyter.agent.runtime.base import HOME, RUN_DIR, ContainerSpec, Inside
@@ -57,17 +57,15 @@ class Bubblewrap:
     def workdir(self, spec: ContainerSpec) -> str:
         return spec.workdir
 
-    def prepare(self, spec: ContainerSpec, directory: Path) -> None:
+    def prepare(self, spec: ContainerSpec, directory: Path, hosts: Mapping[str, str]) -> None:
         (directory / "tmp").mkdir(mode=0o700)
         os.chown(directory / "tmp", spec.uid, spec.gid)
         etc = directory / "etc"
         etc.mkdir(mode=0o755)
         words = {"name": USER_NAME, "uid": spec.uid, "gid": spec.gid, "home": HOME}
-        hosts = Path("/etc/hosts")
-        known = hosts.read_text(errors="replace") if hosts.exists() else "127.0.0.1 localhost\n"
         _write(etc / "passwd", _USERS.format(**words))
         _write(etc / "group", _GROUPS.format(**words))
-        _write(etc / "hosts", f"{known.rstrip()}\n127.0.1.1 {spec.hostname}\n")
+        _write(etc / "hosts", _hosts({spec.hostname: "127.0.1.1", **hosts}))
         _write(etc / "hostname", f"{spec.hostname}\n")
         for mount in spec.mounts:
             rest = under(mount.target, HOME)
@@ -228,6 +226,13 @@ def _open_parents(target: Path | str) -> Iterator[str]:
     """Let everyone pass to ``target``; bwrap would make its parents for their owner only."""
     for parent in reversed(Path(target).parents[:-1]):
         yield from ("--perms", "0755", "--dir", str(parent))
+
+
+def _hosts(own: Mapping[str, str]) -> str:
+    """Return the node's /etc/hosts with names of the kernel's own, which count before others."""
+    path = Path("/etc/hosts")
+    known = path.read_text(errors="replace") if path.exists() else "127.0.0.1 localhost\n"
+    return "".join(f"{address} {name}\n" for name, address in own.items()) + known
 
 
 def _write(path: Path, text: str) -> None:

@@ -28,17 +28,25 @@ from backendai_jupyter.agent.runtime.docker_config import (
     LABEL_DEVICES,
     LABEL_GENERATION,
     LABEL_KERNEL,
+    LABEL_SESSION,
     container_config,
     container_name,
 )
 from backendai_jupyter.agent.runtime.docker_engine import (
     CALL_TIMEOUT_S,
+    cannot,
     connect,
+    has_init,
     in_words,
     read_images,
     said,
 )
 from backendai_jupyter.agent.runtime.docker_events import EngineEvents
+from backendai_jupyter.agent.runtime.docker_networks import (
+    DockerNetworks,
+    EngineNetworks,
+    lacks_network,
+)
 from backendai_jupyter.agent.runtime.docker_pull import pull
 from backendai_jupyter.agent.runtime.workdir import is_missing
 from backendai_jupyter.config.registries import Registry
@@ -55,16 +63,11 @@ States = list[ContainerState]
 Listed = list[dict[str, Any]]
 Labels = list[str]
 
+OVERLAY_WITHIN_S = 15.0
+OVERLAY_RETRY_S = 0.2
 MAX_CALLS = 32  # at once; one that stops a kernel takes as long as the kernel's grace
 _NOT_ENDED = {"created", "running", "paused", "restarting"}
 _KILLED = 137
-# What `docker info` says about the node, and what it means when it says no.
-_ABILITIES = {
-    "MemoryLimit": "The Docker Engine cannot limit the memory of kernels here.",
-    "SwapLimit": "The Docker Engine cannot keep kernels from swap space here.",
-    "CpuCfsQuota": "The Docker Engine cannot limit the CPU time of kernels here.",
-    "PidsLimit": "The Docker Engine cannot limit the number of a kernel's processes here.",
-}
 
 
 class DockerRuntime:
@@ -82,6 +85,8 @@ class DockerRuntime:
         cluster_id: str,
         url: str | None = None,
         network: str = "bridge",
+        session_subnets: str = "",
+        overlay_mtu: int = 1500,
         pids_limit: Callable[[], int] = lambda: 512,
         call_timeout_s: Callable[[], float] = lambda: CALL_TIMEOUT_S,
     ) -> None:
@@ -89,6 +94,14 @@ class DockerRuntime:
         self._cluster_id = cluster_id
         self._url = url
         self._network = network
+        self._engine_networks = EngineNetworks(
+            agent_id=agent_id,
+            cluster_id=cluster_id,
+            outside=network,
+            subnets=session_subnets,
+            mtu=overlay_mtu,
+        )
+        self.networks = DockerNetworks(self._engine_networks, self._with_client)
         self._pids_limit = pids_limit
         self._call_timeout_s = call_timeout_s
         self._with_init = True
@@ -107,8 +120,9 @@ class DockerRuntime:
             self._threads.shutdown(wait=False)
             self._threads = None
             raise
-        self._with_init = _has_init(info)
-        self._notes = tuple(_cannot(info, with_init=self._with_init))
+        self._with_init = has_init(info)
+        self._notes = tuple(cannot(info))
+        self.networks.learn(info)
         loop = asyncio.get_running_loop()
         self._events = EngineEvents(
             self._url,
@@ -133,7 +147,17 @@ class DockerRuntime:
         return Inside(run_dir=RUN_DIR, home=HOME)
 
     async def start(self, spec: ContainerSpec) -> ContainerState:
-        return await self._call("start the kernel", lambda: self._start(spec))
+        loop = asyncio.get_running_loop()
+        patience = loop.time() + OVERLAY_WITHIN_S
+        while True:
+            try:
+                return await self._call("start the kernel", lambda: self._start(spec))
+            except RuntimeFailed as error:
+                # An overlay that another engine has made is heard of a little later.
+                may_come = lacks_network(str(error)) and spec.membership is not None
+                if not may_come or loop.time() > patience:
+                    raise
+                await asyncio.sleep(OVERLAY_RETRY_S)
 
     async def signal(self, kernel_id: str, signum: int) -> None:
         await self._call("signal the kernel", lambda: self._signal(kernel_id, signum))
@@ -177,6 +201,9 @@ class DockerRuntime:
         if ours.items() <= labels.items():
             self._exits.put_nowait(labels[LABEL_KERNEL])
 
+    async def _with_client(self, doing: str, blocking: Callable[[Any], T]) -> T:
+        return await self._call(doing, lambda: blocking(self._client))
+
     async def _call(self, doing: str, blocking: Callable[[], T]) -> T:
         if self._threads is None:
             raise RuntimeFailed("The Docker runtime is not open.")
@@ -202,6 +229,8 @@ class DockerRuntime:
             if generation == spec.generation:
                 if found["State"] == "created":  # an agent died before it went on
                     self._run(found["Id"], spec)
+                elif found["State"] == "running":  # as above
+                    self._engine_networks.join_beside(self._client, found["Id"], spec)
                 return self._state(found) or _running(found["Id"], spec)
             if generation > spec.generation:
                 raise RuntimeFailed(
@@ -237,6 +266,7 @@ class DockerRuntime:
     def _run(self, container_id: str, spec: ContainerSpec) -> None:
         try:
             self._client.start(container_id)
+            self._engine_networks.join_beside(self._client, container_id, spec)
         except APIError as error:
             self._remove(container_id)
             raise RuntimeFailed(
@@ -320,12 +350,15 @@ class DockerRuntime:
             exit_code=exit_code,
             oom_killed=oom_killed,
             devices=found["Labels"].get(LABEL_DEVICES, ""),
+            session_id=found["Labels"].get(LABEL_SESSION, ""),
         )
 
 
 def _running(container_id: str, spec: ContainerSpec) -> ContainerState:
     who = (spec.kernel_id, spec.generation, container_id)
-    return ContainerState(*who, exit_code=None, devices=spec.devices.record)
+    return ContainerState(
+        *who, exit_code=None, devices=spec.devices.record, session_id=spec.session_id
+    )
 
 
 def _generation(found: Mapping[str, Any]) -> int:
@@ -337,21 +370,9 @@ def _unless(error: APIError, *harmless: int) -> None:
         raise error
 
 
-def _has_init(info: Mapping[str, Any]) -> bool:
-    # Where it finds no such program the engine says N/A.
-    return bool((info.get("InitCommit") or {}).get("ID", "") != "N/A")
-
-
-def _cannot(info: Mapping[str, Any], *, with_init: bool) -> list[str]:
-    missing = [note for ability, note in _ABILITIES.items() if info.get(ability) is False]
-    if not any("seccomp" in option for option in info.get("SecurityOptions") or ()):
-        missing.append("The Docker Engine cannot filter the system calls of kernels here.")
-    if not with_init:
-        missing.append("The Docker Engine has no docker-init: dead child processes pile up.")
-    return missing
-
-
 def _advice(problem: str) -> str:
+    if lacks_network(problem):
+        return " Look whether this engine reaches the managers of its swarm: docker info."
     if "could not select device driver" in problem:
         return " Install NVIDIA's container toolkit on this node."
     return ""

@@ -33,6 +33,11 @@ _OWN_ENV = {
 }
 
 
+def network_name(session_id: str) -> str:
+    """The name of the network that a session of several kernels has to itself."""
+    return f"backendai-{session_id}"
+
+
 def container_name(spec: ContainerSpec) -> str:
     return f"backendai-{spec.kernel_id}-{spec.generation}"
 
@@ -68,7 +73,7 @@ def container_config(
             **_limits(spec, pids_limit),
             **_devices(spec),
             "Mounts": _mounts(spec),
-            "NetworkMode": network,
+            "NetworkMode": network if spec.membership is None else network_name(spec.session_id),
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],
             "OomScoreAdj": OOM_SCORE,
@@ -80,6 +85,7 @@ def container_config(
                 "Config": {"max-size": LOG_SIZE, "max-file": "1"},
             },
         },
+        "NetworkingConfig": _networking(spec),
     }
 
 
@@ -99,6 +105,12 @@ def _limits(spec: ContainerSpec, pids_limit: int) -> dict[str, Any]:
     if mem := spec.limits["mem"]:
         limits["Memory"] = limits["MemorySwap"] = int(mem)  # the same: no swap on top
     return limits
+
+
+def _networking(spec: ContainerSpec) -> dict[str, Any]:
+    if spec.membership is None:
+        return {}
+    return {"EndpointsConfig": {network_name(spec.session_id): {"Aliases": [spec.hostname]}}}
 
 
 def _devices(spec: ContainerSpec) -> dict[str, Any]:

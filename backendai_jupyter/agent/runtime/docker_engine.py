@@ -24,6 +24,13 @@ CALL_TIMEOUT_S = 60.0
 _UNIX = "unix://"
 _DEFAULT_URL = "unix:///var/run/docker.sock"
 _UNTAGGED = "<none>:<none>"
+# What `docker info` says about the node, and what it means when it says no.
+_ABILITIES = {
+    "MemoryLimit": "The Docker Engine cannot limit the memory of kernels here.",
+    "SwapLimit": "The Docker Engine cannot keep kernels from swap space here.",
+    "CpuCfsQuota": "The Docker Engine cannot limit the CPU time of kernels here.",
+    "PidsLimit": "The Docker Engine cannot limit the number of a kernel's processes here.",
+}
 
 
 async def find_engine(url: str | None) -> bool:
@@ -91,6 +98,22 @@ def image_of(name: str, reference: str, raw: Mapping[str, Any], labels: Mapping[
         size_bytes=raw["Size"],
         labels=dict(labels),
     )
+
+
+def has_init(info: Mapping[str, Any]) -> bool:
+    """Whether an engine that has said ``info`` can run kernels below a docker-init."""
+    # Where it finds no such program the engine says N/A.
+    return bool((info.get("InitCommit") or {}).get("ID", "") != "N/A")
+
+
+def cannot(info: Mapping[str, Any]) -> list[str]:
+    """Return what an engine that has said ``info`` cannot enforce, one sentence each."""
+    missing = [note for ability, note in _ABILITIES.items() if info.get(ability) is False]
+    if not any("seccomp" in option for option in info.get("SecurityOptions") or ()):
+        missing.append("The Docker Engine cannot filter the system calls of kernels here.")
+    if not has_init(info):
+        missing.append("The Docker Engine has no docker-init: dead child processes pile up.")
+    return missing
 
 
 def _answers(url: str | None) -> bool:

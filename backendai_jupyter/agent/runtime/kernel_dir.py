@@ -1,7 +1,7 @@
 """The directory that says all about one kernel process; an agent that restarts reads it.
 
 ============  =============================================================================
-state.json    which kernel, generation and devices, written before anything is started
+state.json    which kernel, generation, devices and session, written before anything is started
 keeper        pid and start time of the keeper, written by the keeper
 child         pid of what the keeper started: the sandbox, or the kernel program itself
 sandbox.json  pid of the sandbox's first process, written by bubblewrap
@@ -35,6 +35,7 @@ class KernelDir:
     generation: int
     container_id: str
     devices: str = ""  # the record of those that it was started with
+    session_id: str = ""
 
     def create(self) -> None:
         """Make it anew; what an agent left behind that was killed while at it goes first."""
@@ -46,6 +47,7 @@ class KernelDir:
             "generation": self.generation,
             "container_id": self.container_id,
             "devices": self.devices,
+            "session_id": self.session_id,
         }
         (self.path / "state.new").write_text(json.dumps(state))
         (self.path / "state.new").rename(self.path / "state.json")
@@ -59,7 +61,7 @@ class KernelDir:
         try:
             state = json.loads((path / "state.json").read_text())
             who = (state["kernel_id"], state["generation"], state["container_id"])
-            return cls(path, *who, state.get("devices", ""))
+            return cls(path, *who, state.get("devices", ""), state.get("session_id", ""))
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
             return None
 

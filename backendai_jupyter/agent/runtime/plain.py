@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from backendai_jupyter.agent.runtime.base import HOME, ContainerSpec, Inside
@@ -35,7 +36,7 @@ class PlainProcess:
         found = on_host(spec)
         return str(spec.home_dir if found is None else Path(*found))
 
-    def prepare(self, spec: ContainerSpec, directory: Path) -> None:
+    def prepare(self, spec: ContainerSpec, directory: Path, hosts: Mapping[str, str]) -> None:
         pass
 
     def command(self, spec: ContainerSpec, directory: Path, *, info_fd: int) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -20,6 +21,8 @@ from backendai_jupyter.agent.runtime import keeper
 from backendai_jupyter.agent.runtime.base import ContainerSpec, ContainerState, Inside, Origin
 from backendai_jupyter.agent.runtime.bubblewrap import find_bubblewrap
 from backendai_jupyter.agent.runtime.cgroups import Cgroups, find_cgroups
+from backendai_jupyter.agent.runtime.hosts import LoopbackNetworks
+from backendai_jupyter.agent.runtime.kept_kernel import KeptKernel
 from backendai_jupyter.agent.runtime.kernel_dir import KILLED, KernelDir, remove_tree
 from backendai_jupyter.agent.runtime.limits import (
     Limits,
@@ -42,6 +45,7 @@ from backendai_jupyter.points import reached
 P = ParamSpec("P")
 T = TypeVar("T")
 
+NETWORKS = "networks"  # a file of each session that has one, beside the kernels' directories
 PYTHON = "python"  # the one image, and as argv[0] the interpreter of that image
 START_WITHIN_S = 60.0  # a network file system may be slow to be mounted from
 END_WITHIN_S = 10.0  # after SIGKILL
@@ -59,18 +63,22 @@ class ProcessRuntime:
 
     def __init__(self, runtime_dir: Path, *, cgroup_parent: str = "backendai") -> None:
         self._dir = runtime_dir.absolute()
+        self.networks = LoopbackNetworks(self._dir / NETWORKS)
         self._cgroup_parent = cgroup_parent
         self._cgroups = Cgroups({}, version=2)
         self._sandbox: Sandbox = PlainProcess("the runtime is not open")
-        self._kernels: dict[str, _Kernel] = {}
+        self._kernels: dict[str, KeptKernel] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._exits: asyncio.Queue[str] = asyncio.Queue()
 
     async def open(self) -> None:
         self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._sandbox = await asyncio.to_thread(_find_sandbox, self._dir)
+        self.networks.is_possible = self._sandbox.confined
         self._cgroups = await asyncio.to_thread(find_cgroups, self._cgroup_parent)
         for path in sorted(self._dir.iterdir()):
+            if path.name == NETWORKS:
+                continue
             directory = await asyncio.to_thread(KernelDir.read, path)
             if directory is None:  # its agent was killed before it started anything
                 await asyncio.to_thread(remove_tree, path)
@@ -149,7 +157,7 @@ class ProcessRuntime:
         container_id = f"{spec.kernel_id}-{secrets.token_hex(4)}"
         path = self._dir / spec.kernel_id
         who = (spec.kernel_id, spec.generation, container_id)
-        directory = KernelDir(path, *who, spec.devices.record)
+        directory = KernelDir(path, *who, spec.devices.record, spec.session_id)
         try:
             script = launch_script(self._env(spec), **self._places(spec))
             await _uninterrupted(directory.create)
@@ -193,7 +201,7 @@ class ProcessRuntime:
             with open(stdin, "w", closefd=False) as file:
                 file.write(script)
             os.lseek(stdin, 0, os.SEEK_SET)
-            self._sandbox.prepare(spec, path)
+            self._sandbox.prepare(spec, path, self.networks.addresses(spec))
             procs = self._cgroups.create(directory.container_id, limits)
             rlimit_memory = "memory" not in self._cgroups.enforced
             python = sys.executable if spec.argv[0] == PYTHON else spec.argv[0]
@@ -240,18 +248,18 @@ class ProcessRuntime:
             f"{self._sandbox.explain(said)}"
         )
 
-    async def _watch(self, directory: KernelDir) -> _Kernel:
+    async def _watch(self, directory: KernelDir) -> KeptKernel:
         keeper_fd = await asyncio.to_thread(directory.open_keeper)
-        kernel = _Kernel(directory, keeper_fd, self._exits.put_nowait)
+        kernel = KeptKernel(directory, keeper_fd, self._exits.put_nowait)
         kernel.watch()
         return kernel
 
-    async def _left_over(self, kernel_id: str) -> _Kernel | None:
+    async def _left_over(self, kernel_id: str) -> KeptKernel | None:
         """Return what a start has left that failed and could not be undone then."""
         directory = await asyncio.to_thread(KernelDir.read, self._dir / kernel_id)
         return None if directory is None else await self._watch(directory)
 
-    async def _remove(self, kernel: _Kernel, *, grace_s: float) -> None:
+    async def _remove(self, kernel: KeptKernel, *, grace_s: float) -> None:
         """End a kernel and leave nothing of it."""
         directory = kernel.directory
         await self._end(kernel, grace_s)
@@ -261,7 +269,7 @@ class ProcessRuntime:
         if self._kernels.get(directory.kernel_id) is kernel:
             del self._kernels[directory.kernel_id]
 
-    async def _end(self, kernel: _Kernel, grace_s: float) -> None:
+    async def _end(self, kernel: KeptKernel, grace_s: float) -> None:
         directory = kernel.directory
         if kernel.ended.is_set():
             return
@@ -286,19 +294,24 @@ class ProcessRuntime:
             "look whether a file system or device that it uses hangs."
         )
 
-    async def _state(self, kernel: _Kernel) -> ContainerState:
+    async def _state(self, kernel: KeptKernel) -> ContainerState:
         directory = kernel.directory
-        who = (directory.kernel_id, directory.generation, directory.container_id)
+        state = ContainerState(
+            directory.kernel_id,
+            directory.generation,
+            directory.container_id,
+            exit_code=None,
+            devices=directory.devices,
+            session_id=directory.session_id,
+        )
         if not kernel.ended.is_set():
-            return ContainerState(*who, exit_code=None, devices=directory.devices)
+            return state
         code = await asyncio.to_thread(directory.exit_code)
         # A child of the program may have been killed for memory long before it ended itself.
         oom_killed = code == KILLED and await asyncio.to_thread(
             self._cgroups.oom_killed, directory.container_id
         )
-        return ContainerState(
-            *who, exit_code=code, oom_killed=oom_killed, devices=directory.devices
-        )
+        return replace(state, exit_code=code, oom_killed=oom_killed)
 
     def _places(self, spec: ContainerSpec) -> dict[str, str]:
         home = self._sandbox.inside(spec.run_dir, spec.home_dir).home
@@ -317,44 +330,6 @@ class ProcessRuntime:
             **thread_env(Limits.of(spec.limits)),
             **spec.env,
         }
-
-
-class _Kernel:
-    """A kernel's directory, and the event loop's eye on its keeper."""
-
-    def __init__(
-        self, directory: KernelDir, keeper_fd: int | None, on_exit: Callable[[str], None]
-    ) -> None:
-        self.directory = directory
-        self.ended = asyncio.Event()
-        self._keeper_fd = keeper_fd
-        self._on_exit = on_exit
-
-    def watch(self) -> None:
-        if self._keeper_fd is None:
-            self.ended.set()
-        else:
-            asyncio.get_running_loop().add_reader(self._keeper_fd, self._gone)
-
-    def unwatch(self) -> None:
-        if self._keeper_fd is not None:
-            asyncio.get_running_loop().remove_reader(self._keeper_fd)
-            os.close(self._keeper_fd)
-            self._keeper_fd = None
-
-    def kill_keeper(self) -> None:
-        if self._keeper_fd is not None:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._keeper_fd, signal.SIGKILL)
-
-    def _gone(self) -> None:
-        if self._keeper_fd is not None:
-            # Where this process is PID 1 of a container, keepers become its children.
-            with contextlib.suppress(ChildProcessError):
-                os.waitid(os.P_PIDFD, self._keeper_fd, os.WEXITED | os.WNOHANG)
-        self.unwatch()
-        self.ended.set()
-        self._on_exit(self.directory.kernel_id)
 
 
 def _find_sandbox(hidden: Path) -> Sandbox:

@@ -30,8 +30,11 @@ class Sandbox(Protocol):
         """Return where the program starts, as it sees it."""
         ...
 
-    def prepare(self, spec: ContainerSpec, directory: Path) -> None:
-        """Write into the kernel's ``directory`` what its sandbox shows; blocks."""
+    def prepare(self, spec: ContainerSpec, directory: Path, hosts: Mapping[str, str]) -> None:
+        """Write into the kernel's ``directory`` what its sandbox shows; blocks.
+
+        ``hosts`` are the addresses of the kernels of its session, if that has several.
+        """
         ...
 
     def command(self, spec: ContainerSpec, directory: Path, *, info_fd: int) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from backendai_jupyter.agent.agent import Agent
 from backendai_jupyter.agent.launch import Tools
+from backendai_jupyter.agent.networks import SessionNetworks
 from backendai_jupyter.agent.node import Node
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.memory import MemoryClusterStore, MemoryLiveStore
@@ -55,7 +56,8 @@ class OneNode:
         self.plugin = PluginInMemory()
         devices = make_pool(self.node.scratch_root, self.plugin, self.settings)
         runtimes = {runtime.name: runtime}
-        tools = Tools(self.node, runtimes, self.relay, ask, self.settings, devices)  # type: ignore[arg-type]
+        networks = SessionNetworks(runtimes)
+        tools = Tools(self.node, runtimes, self.relay, ask, self.settings, devices, networks)  # type: ignore[arg-type]
         self.agent = Agent(
             "a",
             capacity=lambda: Slots({"cpu": self.cpus}),
