@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
@@ -233,6 +234,11 @@ class AgentReport(Record):
     notes: tuple[str, ...] = ()  # what this node cannot enforce, or was told wrongly, in words
     protocol: int = 1
     oldest_protocol: int = 1
+
+    @cached_property
+    def by_kernel(self) -> dict[str, KernelReport]:
+        """Its kernels by id; looked up for each of them in each pass of a manager."""
+        return {kernel.kernel_id: kernel for kernel in self.kernels}
 
     @property
     def offered(self) -> tuple[Image, ...]:

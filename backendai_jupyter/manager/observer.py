@@ -54,7 +54,7 @@ def decide(kernel: Kernel, agent: AgentReport | None, released: int | None) -> M
     """
     if agent is None:
         return None
-    seen = next((k for k in agent.kernels if k.kernel_id == kernel.id), None)
+    seen = agent.by_kernel.get(kernel.id)
     if kernel.status in _AFTER_GOING:
         gone = seen is None and released is not None and agent.revision >= released
         return Move(_AFTER_GOING[kernel.status], kernel.status_reason) if gone else None
@@ -174,7 +174,7 @@ class Observer:
         agent = self._board.reports.get(kernel.agent_id or "")
         if agent is None:
             return None
-        return next((k for k in agent.kernels if k.kernel_id == kernel.id), None)
+        return agent.by_kernel.get(kernel.id)
 
 
 def _changed(before: AgentReport | None, after: AgentReport) -> bool:
