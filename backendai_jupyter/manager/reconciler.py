@@ -112,7 +112,7 @@ class Reconciler:
     async def _given_up(self, session: ComputeSession, kernel: Kernel) -> bool:
         """End a kernel whose program ended and whose owner did not start it again in time.
 
-        Only of a main kernel there is somebody who does; another that died is given up at once.
+        Only of a main kernel that was up there is somebody who does; another is given up at once.
         """
         notice = self._board.get(kernel.id)
         if kernel.status is not Status.RESTARTING or notice is None:
@@ -121,7 +121,8 @@ class Reconciler:
         if not ended:
             return False
         since = self._ended.setdefault((kernel.id, kernel.generation), self._clock())
-        may_come_back = kernel.id == session.main.id or notice.ended_as_if_asked
+        is_main = kernel.id == session.main.id
+        may_come_back = session.is_up and (is_main or notice.ended_as_if_asked)
         if may_come_back and self._clock() - since < self._restart_grace_s():
             return False
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,40 @@ async def test_what_cannot_start_anywhere_is_told_after_the_last_attempt(
     assert over.status is Status.ERROR
     assert over.attempts == machine.settings.start_attempts - 1
     assert await machine.has_nothing()
+
+
+async def test_programs_that_die_before_all_are_up_are_a_start_that_failed(
+    tmp_path: Path, url: str
+) -> None:
+    machine = OneMachine(tmp_path, url, live=LiveStoreOfAgentsWithNetworks)
+    answered: list[str] = []
+
+    async def answer(*_: object, **__: object) -> None:
+        answered.append("asked")
+        if len(answered) % 2 == 0:  # the second of each attempt never does
+            await asyncio.Event().wait()
+
+    machine.ask = answer
+    await machine.start()
+    try:
+        session = await two(machine)
+        waiting = asyncio.create_task(machine.until_running(session))
+        for attempt in range(1, machine.settings.start_attempts + 1):
+            runs = await eventually(partial(one_that_runs, machine, session, attempt))
+            machine.runtime.die(runs, 1)
+        with pytest.raises(LaunchFailed, match="code 1"):
+            await waiting
+        await machine.until_over(session)
+        assert await machine.has_nothing()
+    finally:
+        await machine.kill()
+
+
+async def one_that_runs(machine: OneMachine, session: ComputeSession, attempt: int) -> str:
+    now = await get(machine, session)
+    running = [k.id for k in now.kernels if k.status is Status.RUNNING]
+    is_next = now.attempts == attempt - 1 and len(machine.runtime.containers) == 2
+    return running[0] if running and is_next else ""
 
 
 async def test_a_start_ends_with_a_server_that_is_killed_and_what_is_up_goes_on(
