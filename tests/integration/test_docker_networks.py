@@ -104,9 +104,7 @@ async def test_kernels_of_a_session_that_start_at_once_have_one_network(
 ) -> None:
     """F27: whoever comes second finds it."""
     agent_id = str(uuid4())
-    twins = [
-        DockerRuntime(url=engine.url, agent_id=agent_id, cluster_id="tests") for _ in range(2)
-    ]
+    twins = [DockerRuntime(url=engine.url, agent_id=agent_id, cluster_id="tests") for _ in range(2)]
     for twin in twins:
         await twin.open()
     session_id, place = str(uuid4()), members(2)["main1"]
