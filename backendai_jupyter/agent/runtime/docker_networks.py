@@ -142,6 +142,7 @@ class EngineNetworks:
                     break
                 raise
             reached_in_thread("agent.bridge.made")
+            self._keep_first(client, session_id)
             return
         raise RuntimeFailed(_NO_ROOM)
 
@@ -166,6 +167,12 @@ class EngineNetworks:
     def sessions(self, client: Any, driver: str) -> set[str]:
         """Return those that have a network of this agent's."""
         return {found["Labels"][LABEL_SESSION] for found in _listed(client, driver, self._labels)}
+
+    def _keep_first(self, client: Any, session_id: str) -> None:
+        """Remove what came second: an engine can make two of one name at the same time."""
+        own = self._own(client, BRIDGE, session_id)
+        for found in sorted(own, key=lambda found: (found["Created"], found["Id"]))[1:]:
+            _removed(client, found["Id"])
 
     def join_beside(self, client: Any, container_id: str, spec: ContainerSpec) -> None:
         """Put a kernel that runs on a network of its session on ``outside``, too; idempotent.
