@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
+from backendai_jupyter.agent.kernel_files import write_private
 from backendai_jupyter.agent.launch import (
     STEPS,
     Answer,
@@ -26,7 +27,6 @@ from backendai_jupyter.agent.launch import (
     Tools,
     exited,
     trouble,
-    write_private,
 )
 from backendai_jupyter.agent.node import Node
 from backendai_jupyter.agent.runtime.base import HOME, Inside
@@ -97,9 +97,9 @@ class BatchContainer(Container):
             "session_id": launch.assignment.session_id,
             "image": launch.image.name,
         }
-        write_private(run_dir / _ORDER_FILE, json.dumps(told), tools.node)
+        write_private(run_dir / _ORDER_FILE, json.dumps(told).encode(), tools.node)
         for file in (_RUNNER_FILE, _NOTEBOOK_FILE):
-            write_private(run_dir / file.name, file.read_text(), tools.node)
+            write_private(run_dir / file.name, file.read_bytes(), tools.node)
         return {"{batch_runner}": f"{inside.run_dir}/{_RUNNER_FILE.name}"}
 
 
