@@ -22,6 +22,7 @@ BASE_PACKAGES = (
     "ca-certificates",
     "fonts-dejavu-core",
     "python3",
+    "python3-nbclient",
     "python3-venv",
     "r-cran-irkernel",
 )

@@ -10,6 +10,7 @@ from functools import partial
 from pydantic import ValidationError
 
 from backendai_jupyter import __version__
+from backendai_jupyter.agent.batch import LOOK_S, look_at_progress
 from backendai_jupyter.agent.images import Images
 from backendai_jupyter.agent.launch import LOG_TAIL_BYTES, Tools
 from backendai_jupyter.agent.networking import Networking
@@ -108,6 +109,7 @@ class Agent:
         self._statistics.start(self._supervisor)
         self._supervisor.loop(_loop("watch", self._follow_assignments, 0))
         self._supervisor.loop(_loop("logs", self._answer_log_requests, 0))
+        self._supervisor.loop(_loop("batches", self._look_at_batches, lambda: LOOK_S))
         for runtime in self._tools.runtimes.values():
             follow = partial(self._follow_exits, runtime)
             self._supervisor.loop(_loop(f"exits {runtime.name}", follow, 0))
@@ -271,6 +273,11 @@ class Agent:
             if any(state.kernel_id == kernel_id for state in await runtime.list()):
                 return await runtime.log_tail(kernel_id, max_bytes=LOG_TAIL_BYTES)
         return ""
+
+    async def _look_at_batches(self) -> None:
+        launches = [w.launch for w in self._workers.values() if w.launch is not None]
+        if await look_at_progress(launches, self._tools.node):
+            self._report_loop.poke()
 
     async def _look_at_registries(self) -> None:
         await self._images.look_at_registries()

@@ -11,21 +11,22 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import secrets
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from backendai_jupyter.agent.accelerators.exposure import Exposure
 from backendai_jupyter.agent.accelerators.pool import DevicePool
+from backendai_jupyter.agent.kernel_files import OUTPUT_FILE, deliver, write_private
 from backendai_jupyter.agent.networks import SessionNetworks
 from backendai_jupyter.agent.node import Node
 from backendai_jupyter.agent.relay.client import Endpoint
 from backendai_jupyter.agent.relay.layout import ipc_connection
-from backendai_jupyter.agent.runtime.base import ContainerSpec, KernelRuntime
+from backendai_jupyter.agent.runtime.base import ContainerSpec, Inside, KernelRuntime
 from backendai_jupyter.config import BackendAIAgent
+from backendai_jupyter.domain.batch import CellProgress
 from backendai_jupyter.domain.exits import explain_exit, with_last_lines
 from backendai_jupyter.domain.wire import Assignment, Connection, Exit, ExitReason, Image
 from backendai_jupyter.errors import BackendError, LaunchFailed, RuntimeFailed
@@ -38,8 +39,6 @@ _ABANDONED = "Its end was asked for while it started."
 LOG_TAIL_BYTES = 16 * 1024
 _SOCKET_PREFIX = "s"  # sockets are RUN_DIR/s-1 .. s-5
 _CONNECTION_FILE = "connection.json"
-_OUTPUT_FILE = Path(__file__).with_name("kernel_output.py")  # see decision 016
-_DELIVERY_FILE = Path(__file__).with_name("kernel_delivery.py")  # it is used by the other
 
 
 class Relay(Protocol):
@@ -89,6 +88,7 @@ class Launch:
     devices: Exposure = field(default_factory=Exposure)
     endpoint: Endpoint | None = None
     last_signal: int | None = None  # the last one that the owner had us deliver
+    progress: CellProgress | None = None  # of the notebook of a batch
     abandoned: bool = False  # nobody wants it any more
     # Set when the program may have ended, or when it was abandoned.
     disturbed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -193,15 +193,7 @@ class Container:
             tools.node.run_dir(launch.kernel_id),
             tools.node.home_dir(launch.kernel_id),
         )
-        inside = runtime.inside(run_dir, home_dir)
-        content = ipc_connection(f"{inside.run_dir}/{_SOCKET_PREFIX}", launch.key)
-        _write_private(run_dir / _CONNECTION_FILE, json.dumps(content), tools.node)
-        for file in (_OUTPUT_FILE, _DELIVERY_FILE):
-            _write_private(run_dir / file.name, file.read_text(), tools.node)
-        files = {
-            "{connection_file}": f"{inside.run_dir}/{_CONNECTION_FILE}",
-            "{kernel_output}": f"{inside.run_dir}/{_OUTPUT_FILE.name}",
-        }
+        files = self._files(launch, tools, runtime.inside(run_dir, home_dir))
         assignment = launch.assignment
         spec = ContainerSpec(
             kernel_id=launch.kernel_id,
@@ -223,6 +215,17 @@ class Container:
         )
         await runtime.start(spec)
 
+    def _files(self, launch: Launch, tools: Tools, inside: Inside) -> dict[str, str]:
+        """Write what the program reads; returns where, by the placeholders of its command."""
+        run_dir = tools.node.run_dir(launch.kernel_id)
+        content = ipc_connection(f"{inside.run_dir}/{_SOCKET_PREFIX}", launch.key)
+        write_private(run_dir / _CONNECTION_FILE, json.dumps(content).encode(), tools.node)
+        deliver(run_dir, tools.node)
+        return {
+            "{connection_file}": f"{inside.run_dir}/{_CONNECTION_FILE}",
+            "{kernel_output}": f"{inside.run_dir}/{OUTPUT_FILE}",
+        }
+
     async def undo(self, kernel_id: str, tools: Tools) -> None:
         for runtime in tools.runtimes.values():
             await runtime.stop(kernel_id, grace_s=tools.settings.stop_grace_s)
@@ -238,7 +241,7 @@ class Answer:
         connection = launch.endpoint.connection_from_here(launch.key)
         await race(
             tools.ask(connection, timeout_s=tools.settings.answer_timeout_s),
-            _trouble(launch, tools),
+            trouble(launch, tools, self.name),
         )
 
     async def undo(self, kernel_id: str, tools: Tools) -> None:
@@ -257,13 +260,16 @@ FIRST_STEP = STEPS[0].name
 
 
 async def run_steps(
-    launch: Launch, tools: Tools, on_step: Callable[[str], Coroutine[Any, Any, None]]
+    launch: Launch,
+    tools: Tools,
+    on_step: Callable[[str], Coroutine[Any, Any, None]],
+    steps: Sequence[Step] = STEPS,
 ) -> None:
     """Take the kernel from nothing, or from its last generation, to its first answer.
 
     Raises ``LaunchFailed`` naming the step; ``give_up`` or ``clear`` what is there then.
     """
-    for step in STEPS:
+    for step in steps:
         try:
             await on_step(step.name)
             if launch.abandoned:
@@ -330,16 +336,16 @@ async def until_abandoned(launch: Launch, step: str) -> NoReturn:
     raise LaunchFailed(step, _ABANDONED)
 
 
-async def _trouble(launch: Launch, tools: Tools) -> None:
+async def trouble(launch: Launch, tools: Tools, step: str) -> NoReturn:
     """Raise ``LaunchFailed`` as soon as waiting for an answer has become pointless."""
     while True:
         await launch.disturbed.wait()
         launch.disturbed.clear()
         if launch.abandoned:
-            raise LaunchFailed("answer", _ABANDONED)
+            raise LaunchFailed(step, _ABANDONED)
         if (ending := await exited(launch, tools)) is not None:
             raise LaunchFailed(
-                "answer",
+                step,
                 f"It ended before it answered. {with_last_lines(ending)}",
                 ending.log_tail,
                 cause=ending.reason if ending.reason is ExitReason.SIGNALLED else "",
@@ -377,16 +383,3 @@ def in_words(error: BackendError | OSError) -> str:
         return str(error)
     about = f"{error.filename}: " if error.filename else ""
     return f"{about}{error.strerror or error}."
-
-
-def _write_private(path: Path, content: str, node: Node) -> None:
-    """Write a file that only its kernel can read; it holds the message key."""
-    partial = path.with_suffix(".partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(content)
-    except OSError as error:  # of a full disk, it does not say which
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    node.give(partial)
-    partial.rename(path)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
+from backendai_jupyter.agent.batch import how_it_ended, let_begin, steps_of
 from backendai_jupyter.agent.checkpoints import Checkpoint
 from backendai_jupyter.agent.images import STEP as IMAGE
 from backendai_jupyter.agent.images import Images
@@ -15,7 +16,6 @@ from backendai_jupyter.agent.launch import (
     Launch,
     Tools,
     dismantle,
-    exited,
     give_up,
     in_words,
     run_steps,
@@ -118,7 +118,13 @@ class KernelWorker:
             connection=sealed,
             signal_seq=self._delivered_seq,
             pull=self._pull,
+            progress=launch.progress if launch and self._phase is Phase.RUNNING else None,
         )
+
+    @property
+    def launch(self) -> Launch | None:
+        """What runs, or is on its way up."""
+        return self._launch
 
     def _seal(self, connection: Connection) -> str:
         """Seal it once: a report that says the same as before is the same text."""
@@ -155,7 +161,7 @@ class KernelWorker:
     async def reopen(self) -> None:
         """Give the kernel its channels again after the relay has died."""
         launch = self._launch
-        if self._desired is None or launch is None:
+        if self._desired is None or launch is None or launch.assignment.batch is not None:
             return
         if launch.endpoint is None and self._phase not in _REACHABLE:
             return  # a start under way opens them by itself
@@ -200,7 +206,7 @@ class KernelWorker:
         self._signal_seq = self._delivered_seq = desired.signal.seq if desired.signal else 0
         launch = self._launch or Launch(self.kernel_id, desired)
         launch.assignment = desired
-        launch.last_signal = None
+        launch.last_signal = launch.progress = None
         launch.disturbed.clear()
         launch.abandoned = self._desired is None  # since this was begun
         self._launch, self._exit, self._answered = launch, None, False
@@ -224,11 +230,12 @@ class KernelWorker:
 
     async def _attempt(self, launch: Launch, desired: Assignment) -> None:
         launch.image = await self._image(launch, desired)
-        await run_steps(launch, self._tools, self._at_step)
+        await run_steps(launch, self._tools, self._at_step, steps_of(desired))
 
     async def _check(self, desired: Assignment) -> None:
         launch = self._launch
         assert launch is not None
+        await let_begin(desired, self._tools)
         if desired.signal is not None and desired.signal.seq != self._signal_seq:
             self._signal_seq = desired.signal.seq
             await self._save()  # before it is delivered: once at most
@@ -243,7 +250,7 @@ class KernelWorker:
             await self._show(launch, desired)
         if launch.disturbed.is_set():
             launch.disturbed.clear()
-            ending = await exited(launch, self._tools)
+            ending = await how_it_ended(launch, self._tools)
             if ending is not None:
                 await self._died(launch, ending)
 
@@ -269,7 +276,7 @@ class KernelWorker:
         self._tell(Phase.EXITED)
         await self._save()
         asked = launch.last_signal is not None and ending.code == 128 + launch.last_signal
-        if ending.code != 0 and not asked:
+        if ending.code != 0 and not asked and launch.endpoint is not None:
             try:
                 await self._tools.relay.notify(self.kernel_id, with_last_lines(ending), dead=True)
             except RelayFailed as error:

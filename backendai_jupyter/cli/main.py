@@ -18,7 +18,7 @@ PROGRAM = "jupyter backendai"
 class Nouns(click.Group):
     """Imports no more than the noun that was asked for: some of them are slow to load."""
 
-    nouns = ("agent", "doctor", "etcd", "image", "schema", "session", "vfolder")
+    nouns = ("agent", "doctor", "etcd", "image", "run", "schema", "session", "vfolder")
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.nouns)

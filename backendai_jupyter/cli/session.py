@@ -9,6 +9,7 @@ from datetime import datetime
 
 import click
 
+from backendai_jupyter.cli import batch_words
 from backendai_jupyter.cli.api import connect, find_session
 from backendai_jupyter.cli.output import (
     json_option,
@@ -158,6 +159,7 @@ def session_facts(one: Session) -> list[tuple[str, str]]:
         ("kernels", _together(one) if len(one.kernels) > 1 else ""),
         ("status", one.status),
         ("reason", one.status_reason),
+        *batch_words.facts(one),
         ("created", moment(one.created_at)),
         ("ended", moment(one.ended_at) if one.ended_at is not None else ""),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from backendai_jupyter.domain.batch import Batch
 from backendai_jupyter.domain.cluster import FailurePolicy
 from backendai_jupyter.domain.groups import DEFAULT_GROUP
 from backendai_jupyter.domain.resources import Amounts, Slots
@@ -95,6 +96,8 @@ class ComputeSession:
     started_at: float | None = None  # when all kernels were up for the first time
     attempts: int = 0  # starts that were taken back
     failed_on: tuple[str, ...] = ()  # agents of these
+    batch: Batch | None = None  # None: somebody connects to it
+    retries_left: int = 0  # of a batch
 
     @property
     def main(self) -> Kernel:
@@ -233,3 +236,4 @@ class NewSession:
     cluster_mode: ClusterMode = ClusterMode.SINGLE_NODE
     failure_policy: FailurePolicy = FailurePolicy.END
     startup: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    batch: Batch | None = None

@@ -17,7 +17,7 @@ class Status(StrEnum):
     PREPARING = "PREPARING"  # the agent has taken the assignment
     PULLING = "PULLING"  # the agent is fetching the image
     CREATING = "CREATING"  # the container is being made, or its kernel has not answered yet
-    RUNNING = "RUNNING"  # the kernel answered through the relay
+    RUNNING = "RUNNING"  # the kernel answered through the relay, or the runner of a batch is ready
     RESTARTING = "RESTARTING"  # the kernel program ended and its owner may start it again
     RESCHEDULING = "RESCHEDULING"  # taken back, to be placed anew with its session's other kernels
     TERMINATING = "TERMINATING"  # its end was asked for; the container may still exist
@@ -41,7 +41,7 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     Status.RUNNING: frozenset({Status.RESTARTING, *_ENDS, *_TAKEN_BACK}),
     Status.RESTARTING: frozenset({Status.RUNNING, *_ENDS, *_TAKEN_BACK}),
     Status.RESCHEDULING: frozenset({Status.PENDING, Status.TERMINATING}),
-    Status.TERMINATING: frozenset({Status.TERMINATED}),
+    Status.TERMINATING: frozenset({Status.TERMINATED, Status.PENDING}),  # a batch, tried again
     Status.TERMINATED: frozenset(),
     Status.CANCELLED: frozenset(),
     Status.ERROR: frozenset(),

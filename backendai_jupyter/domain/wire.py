@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
+from backendai_jupyter.domain.batch import BatchOrder, CellProgress
 from backendai_jupyter.domain.resources import Slots
 
 
@@ -113,6 +114,7 @@ class Assignment(Record):
     hostname: str = "main1"
     membership: Membership | None = None  # None: the session has no other kernel
     signal: Signal | None = None
+    batch: BatchOrder | None = None  # its program runs by itself, and nobody connects to it
 
 
 class Phase(StrEnum):
@@ -133,7 +135,7 @@ class ExitReason(StrEnum):
     SIGNALLED = "signalled"
     STEP_FAILED = "step-failed"  # a launch step failed
     AGENT_LOST = "agent-lost"
-    TIMED_OUT = "timed-out"  # its start took longer than it may
+    TIMED_OUT = "timed-out"  # its start, or a batch, took longer than it may
 
 
 class Exit(Record):
@@ -145,6 +147,7 @@ class Exit(Record):
     step: str = ""  # the launch step that failed
     cause: str = ""  # the code of the error that it failed with, where that is of use
     log_tail: str = ""
+    progress: CellProgress | None = None  # how far the notebook of a batch had come
 
 
 class PullProgress(Record):
@@ -167,6 +170,7 @@ class KernelReport(Record):
     connection: str | None = None
     signal_seq: int = 0  # of the last signal delivered
     pull: PullProgress | None = None  # while its image is on its way
+    progress: CellProgress | None = None  # while the notebook of a batch runs
 
 
 class Image(Record):

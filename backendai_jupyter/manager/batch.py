@@ -1,5 +1,7 @@
 """Sessions that no server shows live as long as the process that asked for them, a batch run.
 
+A batch *session* is another thing: it belongs to nobody's process (``domain/batch.py``).
+
 On one machine its relay sees it die.  In a cluster it claims its sessions under a lease, and
 whoever leads ends those that nobody has claimed for a while.
 """
@@ -113,7 +115,9 @@ class AbandonedRuns:
         live = [
             session
             for session in await self._sessions.live(self._cluster_id)
-            if session.jupyter_kernel_id is None and session.status is not Status.TERMINATING
+            if session.jupyter_kernel_id is None
+            and session.batch is None
+            and session.status is not Status.TERMINATING
         ]
         if not live:
             return []

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from backendai_jupyter.domain.batch import CellProgress
 from backendai_jupyter.domain.progress import doing
 from backendai_jupyter.domain.records import ComputeSession, Kernel
 from backendai_jupyter.domain.states import FINAL, Status
@@ -49,6 +50,7 @@ class Notice:
     jupyter_kernel_id: str | None = None  # what Jupyter calls it
     step: str = ""  # the launch step under way, or the one that failed
     pull: PullProgress | None = None  # while its image is on its way
+    progress: CellProgress | None = None  # of the notebook of a batch, while it runs
     since: float = 0.0  # when it got its status, seconds since the epoch, UTC
     hostname: str = "main1"
     session_up: bool = True  # no kernel of its session holds up its start any more
@@ -80,6 +82,7 @@ class Notice:
             jupyter_kernel_id=session.name_of(kernel),
             step=current.step if current else "",
             pull=current.pull if current else None,
+            progress=current.progress if current else None,
             since=kernel.status_since,
             hostname=kernel.hostname,
             session_up=session.is_up,

@@ -93,8 +93,15 @@ class LostAgents:
 
     async def _move(self, kernel: Kernel, to: Status, ending: Exit) -> None:
         reason = ending.message if kernel.status is not Status.TERMINATING else kernel.status_reason
-        exit = None if to is Status.PENDING else ending
-        await self._sessions.move(kernel.id, to, reason=reason, by=_BY, now=self._now(), exit=exit)
+        await self._sessions.move(
+            kernel.id,
+            to,
+            reason=reason,
+            by=_BY,
+            now=self._now(),
+            exit=None if to is Status.PENDING else ending,
+            generation=kernel.generation,
+        )
 
 
 def _by_agent(sessions: tuple[ComputeSession, ...]) -> dict[str, list[_Member]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.protocols import LiveStore
 from backendai_jupyter.cluster.seal import Sealer
+from backendai_jupyter.domain.batch_ends import status_after
 from backendai_jupyter.domain.progress import doing
 from backendai_jupyter.domain.records import SYSTEM, ComputeSession, Kernel
 from backendai_jupyter.domain.states import FINAL, Status, sources_of
@@ -45,8 +46,13 @@ class Move:
 _AFTER_GOING = {Status.TERMINATING: Status.TERMINATED, Status.RESCHEDULING: Status.PENDING}
 
 
-def decide(kernel: Kernel, agent: AgentReport | None, released: int | None) -> Move | None:
-    """Return the move that a report calls for, if any.  Pure.
+def decide(
+    kernel: Kernel,
+    agent: AgentReport | None,
+    released: int | None,
+    session: ComputeSession | None = None,
+) -> Move | None:
+    """Return the move that a report calls for, if any.  Pure.  ``session`` matters for a batch.
 
     ``released`` is the cluster store's revision at which the kernel's assignment was
     certainly gone, or None: a kernel on its way out is gone when its agent has taken note
@@ -60,7 +66,8 @@ def decide(kernel: Kernel, agent: AgentReport | None, released: int | None) -> M
         return Move(_AFTER_GOING[kernel.status], kernel.status_reason) if gone else None
     if seen is None or seen.generation != kernel.generation or seen.phase is Phase.STOPPING:
         return None
-    to = _STATUS_OF_PHASE[seen.phase]
+    ended = session and status_after(session, kernel, seen.phase, seen.exit)
+    to = ended or _STATUS_OF_PHASE[seen.phase]
     if kernel.status not in sources_of(to):
         return None
     if seen.exit is not None:
@@ -128,10 +135,8 @@ class Observer:
 
     async def _observe(self, session: ComputeSession, kernel: Kernel) -> bool:
         agent = self._board.reports.get(kernel.agent_id or "")
-        move, by = (
-            decide(kernel, agent, self._released(session, kernel)),
-            f"agent {kernel.agent_id}",
-        )
+        released, by = self._released(session, kernel), f"agent {kernel.agent_id}"
+        move = decide(kernel, agent, released, session)
         if move is None:
             return False
         is_gone = kernel.status in _AFTER_GOING
@@ -149,12 +154,14 @@ class Observer:
                 by=by,
                 now=self._now(),
                 exit=move.exit,
+                generation=kernel.generation,
             )
         except LostRace as error:
             log.debug("%s", error)  # somebody else moved it; the next pass sees what came out
         await reached(f"manager.moved.{move.to.lower()}")
         is_of_several = len(session.kernels) > 1 and move.to is Status.RESTARTING
-        if move.to in FINAL or move.to is Status.PENDING or is_of_several:
+        changes = move.to in FINAL or move.to is Status.PENDING or is_of_several
+        if changes or session.batch is not None:  # whose assignment changes when it runs
             self._moved()  # else it frees nothing, and neither assignments nor others change
         return True
 

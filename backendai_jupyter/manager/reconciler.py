@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.protocols import ClusterStore, Listing
+from backendai_jupyter.domain.batch import BatchOrder, order_of
 from backendai_jupyter.domain.members import identity, membership, with_startup
 from backendai_jupyter.domain.records import ComputeSession, Kernel
 from backendai_jupyter.domain.states import ASSIGNED, Status
@@ -166,7 +168,7 @@ def assignment_of(session: ComputeSession, kernel: Kernel) -> Assignment:
         owner=session.owner,
         generation=kernel.generation,
         image=kernel.image,
-        argv=with_startup(session, kernel),
+        argv=with_startup(session, _with_command(session, kernel)),
         env={**kernel.env, **identity(session, kernel)},
         limits=kernel.slots,
         mounts=kernel.mounts,
@@ -174,7 +176,22 @@ def assignment_of(session: ComputeSession, kernel: Kernel) -> Assignment:
         hostname=kernel.hostname,
         membership=membership(session, kernel),
         signal=signal,
+        batch=_order_of(session, kernel),
     )
+
+
+def _with_command(session: ComputeSession, kernel: Kernel) -> Kernel:
+    """Return a kernel with its own command: beside a batch the others are ordinary kernels."""
+    if session.batch is None or kernel.id == session.main.id:
+        return kernel
+    return replace(kernel, argv=session.batch.kernel_argv)
+
+
+def _order_of(session: ComputeSession, kernel: Kernel) -> BatchOrder | None:
+    if session.batch is None or kernel.id != session.main.id:
+        return None
+    go = session.status is Status.RUNNING
+    return order_of(session.batch, attempt=kernel.generation, go=go)
 
 
 def _key(kernel: Kernel) -> str:

@@ -38,6 +38,7 @@ _LOG_TIMEOUT_S = 5.0
 _SIGNAL_TIMEOUT_S = 3.0
 _ENDED_BY_SOMEBODY = {Status.TERMINATING, Status.TERMINATED, Status.CANCELLED}
 _KERNEL_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+Plan = Callable[[NewSession], NewSession]
 
 
 class Sessions:
@@ -71,8 +72,10 @@ class Sessions:
         self._now = now
         self._in_doubt: set[str] = set()  # sessions that may exist, and nobody waits for
 
-    async def enqueue(self, request: Request, viewer: Viewer) -> ComputeSession:
-        """Accept a request: it is ``PENDING`` when this returns.
+    async def enqueue(
+        self, request: Request, viewer: Viewer, *, plan: Plan = lambda new: new
+    ) -> ComputeSession:
+        """Accept a request, as ``plan`` completes it: it is ``PENDING`` when this returns.
 
         Raises ``InvalidInput`` naming the field, ``NeverFits`` naming the slot,
         ``NotFound`` for an image that no agent has or can fetch, or ``Unavailable`` naming a
@@ -80,15 +83,18 @@ class Sessions:
         """
         if trouble := self._trouble():
             raise Unavailable(f"No kernel can start now, and those that run go on: {trouble}.")
-        session = await self._create(await self._requests.admit(request, viewer), request.kernel_id)
+        new = plan(await self._requests.admit(request, viewer))
+        session = await self._create(new, request.kernel_id)
         await reached("manager.session.written")
         await self._board.post([Notice.of(session, kernel) for kernel in session.kernels])
         self._enqueued()
         return session
 
-    async def try_out(self, request: Request, viewer: Viewer) -> Decision:
+    async def try_out(
+        self, request: Request, viewer: Viewer, *, plan: Plan = lambda new: new
+    ) -> Decision:
         """Say what would become of a request now, without making it; raises as ``enqueue``."""
-        new = await self._requests.admit(request, viewer)
+        new = plan(await self._requests.admit(request, viewer))
         return await self._scheduler.try_out(waiting_of(new, now=self._now()))
 
     async def outlook(self) -> Mapping[str, Waiting]:

@@ -40,6 +40,8 @@ async def survivors(manager: Manager, *, timeout_s: float) -> list[Survivor]:
     """
     found = []
     for session in await manager.live():
+        if session.batch is not None:
+            continue  # it goes on by itself, and waits by itself
         up = [(session, kernel) for kernel in session.kernels if was_up(session, kernel)]
         found += up
         if not up and session.status is not Status.TERMINATING:

@@ -22,6 +22,7 @@ REVISIONS = (
     "0005",
     "0006",
     "0007",
+    "0008",
 )  # the schema's versions, oldest first
 BASE = "base"  # Alembic's word for a database without any of them
 _COMMAND = "jupyter backendai schema upgrade"

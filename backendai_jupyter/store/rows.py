@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic import TypeAdapter
 
+from backendai_jupyter.domain.batch import Batch
 from backendai_jupyter.domain.cluster import MAIN, FailurePolicy
 from backendai_jupyter.domain.members import members
 from backendai_jupyter.domain.records import ComputeSession, Kernel, NewSession, Step, Viewer
@@ -73,6 +74,8 @@ def first_of(new: NewSession, now: float) -> ComputeSession:
         cluster_mode=new.cluster_mode,
         failure_policy=new.failure_policy,
         startup=new.startup,
+        batch=new.batch,
+        retries_left=new.batch.retries if new.batch else 0,
     )
 
 
@@ -107,6 +110,7 @@ def session_values(session: ComputeSession) -> dict[str, Any]:
         **{column.name: getattr(session, column.name) for column in sessions.c},
         "startup": json.dumps(session.startup),
         "failed_on": json.dumps(session.failed_on),
+        "batch": None if session.batch is None else session.batch.model_dump_json(),
     }
 
 
@@ -154,6 +158,11 @@ def to_mounts(text: str) -> tuple[Mount, ...]:
 
 
 @lru_cache(_REMEMBERED)
+def to_batch(text: str) -> Batch:
+    return Batch.model_validate_json(text)
+
+
+@lru_cache(_REMEMBERED)
 def to_argv(text: str) -> tuple[str, ...]:
     return tuple(json.loads(text))
 
@@ -195,6 +204,8 @@ def _to_session(row: Any) -> ComputeSession:
         started_at=row.in_session_started_at,
         attempts=row.in_session_attempts,
         failed_on=tuple(json.loads(row.in_session_failed_on)),
+        batch=None if row.in_session_batch is None else to_batch(row.in_session_batch),
+        retries_left=row.in_session_retries_left,
     )
 
 

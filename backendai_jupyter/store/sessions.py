@@ -19,6 +19,7 @@ from backendai_jupyter.domain.records import (
 from backendai_jupyter.domain.states import FINAL, Status
 from backendai_jupyter.domain.wire import Exit
 from backendai_jupyter.errors import Conflict, InDoubt, LostRace, NotFound, Unavailable
+from backendai_jupyter.store.batch import begin_next_attempt, end_of_attempt, try_no_more
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.moves import (
     Move,
@@ -181,18 +182,25 @@ class SessionStore:
         by: str,
         now: float,
         exit: Exit | None = None,
+        generation: int | None = None,
     ) -> None:
         """Move a kernel, with its history, its ledger rows and its session's status.
 
         The legal sources are part of the UPDATE's condition: of two who try the same, one
-        gets ``LostRace``, and so does a report that comes late or twice.  ``RUNNING`` counts
-        the reserved slots as used; a final status and ``PENDING`` give them back.
+        gets ``LostRace``, and so does a report that comes late or twice, or is of another
+        ``generation``.  ``RUNNING`` counts the reserved slots as used; a final status and
+        ``PENDING`` give them back.  A batch that is to be tried again waits instead of ending.
         """
         if to is Status.SCHEDULED:
             raise ValueError("only claim() makes a kernel SCHEDULED: it reserves slots")
         async with self._database.write() as conn:
-            session, _ = await lock_session_of(conn, kernel_id, SYSTEM)
-            await move_kernels(conn, session, {kernel_id: Move(to, reason, by, now, exit)})
+            session, kernel = await lock_session_of(conn, kernel_id, SYSTEM)
+            if generation not in (None, kernel.generation):
+                raise LostRace(f"Kernel {kernel_id} is in generation {kernel.generation}.")
+            move = end_of_attempt(session, kernel, Move(to, reason, by, now, exit))
+            await move_kernels(conn, session, {kernel_id: move})
+            if move.to is not to:
+                await begin_next_attempt(conn, session)
 
     @retried
     async def claim(
@@ -263,6 +271,7 @@ class SessionStore:
         """
         async with self._database.write() as conn:
             session = await lock_session(conn, session_id, viewer)
+            await try_no_more(conn, session)
             moves = {
                 kernel.id: Move(end_of(kernel), reason, by, now)
                 for kernel in session.kernels

@@ -77,6 +77,8 @@ sessions = sa.Table(
     sa.Column("started_at", sa.Double),  # when all kernels were up for the first time
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),  # taken back
     sa.Column("failed_on", sa.Text, nullable=False, server_default="[]"),  # agents of these
+    sa.Column("batch", sa.Text),  # empty: somebody connects to it
+    sa.Column("retries_left", sa.Integer, nullable=False, server_default="0"),
     sa.Column("ended_at", sa.Double),  # set exactly while the status is final
     sa.Index(None, "owner", "created_at"),
     sa.Index(None, "cluster_id", "ended_at"),

@@ -1,11 +1,15 @@
-"""What is asked of a dry run, and what it answers."""
+"""What is asked for with a session, and what its dry run answers."""
 
 from __future__ import annotations
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, RootModel
 
+from backendai_jupyter.domain.batch import SessionType
+from backendai_jupyter.errors import InvalidInput
+from backendai_jupyter.manager.batch_plan import BatchRequest
 from backendai_jupyter.manager.scheduler.snapshot import Decision, Waiting
-from backendai_jupyter.web.models import Model
+from backendai_jupyter.web.batch_models import NewBatch
+from backendai_jupyter.web.models import Model, SessionDetail
 from backendai_jupyter.web.pending import Pending, pending_of
 
 
@@ -22,10 +26,21 @@ class NewSession(Model):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kernelspec: str = "backendai-python"
+    type: SessionType = SessionType.INTERACTIVE
+    name: str = ""
+    kernelspec: str = Field(
+        default="", description="default: `backendai-python`; of a batch what its notebook names"
+    )
+    batch: NewBatch | None = Field(default=None, description="what a session of type `batch` runs")
     backendai: dict[str, object] = Field(
         default={}, description="as in `POST /api/kernels`: `resources`, `resource_group` ..."
     )
+
+    def batch_request(self) -> BatchRequest:
+        """Return what a session of type ``batch`` runs; raises ``InvalidInput``."""
+        if self.batch is None:
+            raise InvalidInput("batch", "it is missing: what is to be run?")
+        return self.batch.request()
 
 
 class DryRun(Model):
@@ -36,6 +51,10 @@ class DryRun(Model):
         description="which agent each kernel would start on, by hostname; empty if it would wait"
     )
     pending: Pending | None
+
+
+class NewSessionAnswer(RootModel[SessionDetail | DryRun]):
+    """The session that was made, or what would become of it."""
 
 
 def dry_run_of(decision: Decision) -> DryRun:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from backendai_jupyter.domain.states import Status
 from backendai_jupyter.domain.wire import Phase
 from backendai_jupyter.provisioning.changes import Change
+from backendai_jupyter.web.batch_models import Progress, progress_of
 from backendai_jupyter.web.models import Exit, Model, Pull, exit_of, pull_of
 from backendai_jupyter.web.operation import Bytes
 
@@ -26,6 +27,9 @@ class SessionEvent(Model):
     reason: str = Field(description="a sentence: why it has its status, or what happens now")
     pull: Pull | None = Field(default=None, description="while its image is on its way")
     exit: Exit | None = Field(description="why its program is not running")
+    progress: Progress | None = Field(
+        default=None, description="how far the notebook of a batch session is, while it runs"
+    )
     generation: int = Field(description="how often its program was asked for")
     since: float = Field(description="when it got its status, seconds since the epoch, UTC")
     at: float = Field(description="when this was seen, seconds since the epoch, UTC")
@@ -60,6 +64,7 @@ def event_of(change: Change) -> SessionEvent:
         reason=notice.message,
         pull=pull_of(notice.pull),
         exit=exit_of(notice.exit),
+        progress=progress_of(notice.progress),
         generation=notice.generation,
         since=notice.since,
         at=change.at,

@@ -16,12 +16,14 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from backendai_jupyter.domain import records, wire
+from backendai_jupyter.domain.batch import SessionType
 from backendai_jupyter.domain.cluster import FailurePolicy
 from backendai_jupyter.domain.states import Status
 from backendai_jupyter.domain.statistics import KernelStatistics, NodeStatistics
 from backendai_jupyter.manager.board import Notice
 from backendai_jupyter.manager.reports import Refusal
 from backendai_jupyter.manager.scheduler.snapshot import Waiting
+from backendai_jupyter.web.batch_models import BatchView, batch_of
 from backendai_jupyter.web.pending import Pending, pending_of
 
 MAX_SESSIONS = 1000  # in one answer
@@ -90,6 +92,8 @@ class Session(Model):
     name: str
     owner: str = Field(description="id of the user")
     kernelspec: str
+    type: SessionType = SessionType.INTERACTIVE
+    batch: BatchView | None = None
     status: Status
     status_reason: str
     created_at: float
@@ -292,6 +296,8 @@ def _session_fields(session: records.ComputeSession, waiting: Waiting | None) ->
         "name": session.name,
         "owner": session.owner,
         "kernelspec": session.kernelspec,
+        "type": SessionType.INTERACTIVE if session.batch is None else SessionType.BATCH,
+        "batch": batch_of(session),
         "status": session.status,
         "status_reason": session.status_reason,
         "created_at": session.created_at,

@@ -10,6 +10,7 @@ from backendai_jupyter.domain.records import ComputeSession, Viewer
 from backendai_jupyter.domain.states import FINAL, Status
 from backendai_jupyter.manager.manager import Manager
 from backendai_jupyter.manager.scheduler.snapshot import Waiting
+from backendai_jupyter.web.batch_models import progress_of
 from backendai_jupyter.web.image_models import ImageList, images_of
 from backendai_jupyter.web.models import (
     Agent,
@@ -58,7 +59,7 @@ async def read_images(manager: Manager) -> ImageList:
 async def read_sessions(manager: Manager, viewer: Viewer, wanted: SessionFilter) -> SessionList:
     rows = await manager.sessions.list(viewer, statuses=wanted.status or None, limit=wanted.limit)
     outlook = await _outlook(manager, rows)
-    found = [session_of(session, outlook.get(session.id)) for session in rows]
+    found = [_at_work(manager, session_of(session, outlook.get(session.id))) for session in rows]
     return SessionList(await _measured(manager, found) if wanted.statistics else found)
 
 
@@ -78,7 +79,17 @@ async def read_session(
     detail = detail_of(session, history, waiting)
     notices = (manager.board.get(kernel.id) for kernel in session.kernels)
     detail = with_progress(detail, [notice for notice in notices if notice is not None])
+    detail = _at_work(manager, detail)
     return (await _measured(manager, [detail]))[0] if wanted.statistics else detail
+
+
+def _at_work(manager: Manager, session: S) -> S:
+    """Return the same session; a batch whose notebook runs says how far it is."""
+    batch, notice = session.batch, manager.board.get(session.kernels[0].id)
+    if batch is None or batch.end is not None or notice is None or notice.progress is None:
+        return session
+    now = batch.model_copy(update={"progress": progress_of(notice.progress)})
+    return session.model_copy(update={"batch": now})
 
 
 async def _measured(manager: Manager, sessions: Sequence[S]) -> list[S]:

@@ -5,10 +5,19 @@ from __future__ import annotations
 from jupyter_server.auth.decorator import authorized
 from tornado import web
 
+from backendai_jupyter.domain.batch import SessionType
 from backendai_jupyter.errors import InvalidInput
-from backendai_jupyter.provisioning.kernelspecs import request_of
+from backendai_jupyter.manager.requests import Request
+from backendai_jupyter.manager.sessions import Plan
+from backendai_jupyter.provisioning.kernelspecs import DEFAULT_KERNEL, request_of
 from backendai_jupyter.web.base import BackendHandler
-from backendai_jupyter.web.dry_run import DryRun, NewSession, SessionOptions, dry_run_of
+from backendai_jupyter.web.batch import asked_for
+from backendai_jupyter.web.dry_run import (
+    NewSession,
+    NewSessionAnswer,
+    SessionOptions,
+    dry_run_of,
+)
 from backendai_jupyter.web.log_models import Log, Member
 from backendai_jupyter.web.models import (
     END_REASON,
@@ -31,13 +40,27 @@ class SessionsHandler(BackendHandler):
 
     @web.authenticated
     @authorized
-    @operation(returns=DryRun, query=SessionOptions, body=NewSession)
-    async def post(self, query: SessionOptions, body: NewSession) -> DryRun:
-        """Say what would become of a session; only with `dry_run=true` yet."""
-        if not query.dry_run:
-            raise InvalidInput("dry_run", "must be true: kernels are started by POST /api/kernels")
-        request = request_of(self.kernel_spec_manager, body.kernelspec, body.backendai)
-        return dry_run_of(await self.ask(self.manager.sessions.try_out(request, self.viewer)))
+    @operation(returns=NewSessionAnswer, query=SessionOptions, body=NewSession)
+    async def post(self, query: SessionOptions, body: NewSession) -> NewSessionAnswer:
+        """Make a session of type `batch`, or with `dry_run=true` say what would become of one."""
+        request, plan = await self._asked_for(body)
+        sessions, viewer = self.manager.sessions, self.viewer
+        if query.dry_run:
+            decision = await self.ask(sessions.try_out(request, viewer, plan=plan))
+            return NewSessionAnswer(dry_run_of(decision))
+        if body.type is not SessionType.BATCH:
+            raise InvalidInput("type", "interactive sessions are started by POST /api/kernels")
+        session = await self.ask(sessions.enqueue(request, viewer, plan=plan))
+        return NewSessionAnswer(await self.ask(read_session(self.manager, session.id, viewer)))
+
+    async def _asked_for(self, body: NewSession) -> tuple[Request, Plan]:
+        specs = self.kernel_spec_manager
+        if body.type is SessionType.BATCH:
+            return await asked_for(body, self.manager, self.viewer, specs, self.ask)
+        if body.batch is not None:
+            raise InvalidInput("batch", "only a session of type batch has one")
+        name = body.kernelspec or DEFAULT_KERNEL
+        return request_of(specs, name, body.backendai), lambda new: new
 
 
 class SessionHandler(BackendHandler):

@@ -9,6 +9,7 @@ import pytest
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.memory import MemoryClusterStore
 from backendai_jupyter.cluster.protocols import Listing
+from backendai_jupyter.domain.batch import Batch
 from backendai_jupyter.domain.records import SYSTEM, User
 from backendai_jupyter.domain.states import Status
 from backendai_jupyter.errors import Unavailable
@@ -77,6 +78,17 @@ async def test_a_session_that_servers_show_is_nobodys_run(
     leader = Leader(database, cluster)
     shown = new_session(owner=owner.id, jupyter_kernel_id="a-kernel")
     session = await leader.store.create(shown, now=1.0)
+    assert await leader.at(0.0, session.id) is Status.PENDING
+    assert await leader.at(AFTER_S * 2, session.id) is Status.PENDING
+
+
+async def test_a_batch_session_is_nobodys_run(
+    database: Database, owner: User, cluster: StoreThatIsAway
+) -> None:
+    """F47: nobody need be there for a batch session."""
+    leader = Leader(database, cluster)
+    alone = new_session(owner=owner.id, batch=Batch(command=("true",)))
+    session = await leader.store.create(alone, now=1.0)
     assert await leader.at(0.0, session.id) is Status.PENDING
     assert await leader.at(AFTER_S * 2, session.id) is Status.PENDING
 

@@ -1,0 +1,160 @@
+"""What a batch session will run, worked out before it is accepted: nothing is left to be found out
+by a container that has waited for hours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+from backendai_jupyter.domain.batch import (
+    MAX_RETRIES,
+    RETRIABLE,
+    RETRIED,
+    RUNNER_ARGV,
+    Batch,
+    End,
+)
+from backendai_jupyter.domain.mounts import HOME
+from backendai_jupyter.domain.options import Options
+from backendai_jupyter.domain.records import NewSession, Viewer
+from backendai_jupyter.domain.wire import Mount
+from backendai_jupyter.errors import InvalidInput, NotFound
+from backendai_jupyter.manager.vfolders import VFolders, kernel_path_of
+from backendai_jupyter.storage.beneath import Home
+from backendai_jupyter.storage.files import reading
+
+MAX_NOTEBOOK_BYTES = 256 << 20
+_LANGUAGES = frozenset({"python", "r"})  # of which parameters can be written
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRequest:
+    """What somebody asks for; paths begin with the name of a folder of his."""
+
+    notebook: str = ""
+    output: str = ""  # empty: beside the notebook
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
+    workdir: str = ""  # empty: where the notebook is, or the home directory
+    log: str = ""
+    timeout_s: float | None = None
+    retries: int = 0
+    retry_on: tuple[End, ...] = RETRIED
+
+    def __post_init__(self) -> None:
+        if bool(self.notebook) == bool(self.command):
+            raise InvalidInput("batch", "give either a notebook or a command")
+        if self.command and self.parameters:
+            raise InvalidInput("batch.parameters", "a command has arguments instead")
+        if self.command and self.output:
+            raise InvalidInput("batch.output", "only a notebook has one; see batch.log")
+        if not 0 <= self.retries <= MAX_RETRIES:
+            raise InvalidInput("batch.retries", f"{self.retries} is not from 0 to {MAX_RETRIES}")
+        if wrong := [end for end in self.retry_on if end not in RETRIABLE]:
+            known = ", ".join(RETRIABLE)
+            raise InvalidInput("batch.retry_on", f"{wrong[0]!r} is never tried again; only {known}")
+        for name in self.parameters:
+            if not name.isidentifier():
+                raise InvalidInput("batch.parameters", f"{name!r} is no name of a variable")
+
+    @property
+    def name(self) -> str:
+        """What to call the session."""
+        return PurePosixPath(self.notebook or self.command[0]).name
+
+    @property
+    def works_in(self) -> str | None:
+        """The directory that it works in, as the file browser calls it; None for the home."""
+        if self.workdir:
+            return in_folders(self.workdir)
+        directory = str(PurePosixPath(in_folders(self.notebook)).parent)
+        return directory if self.notebook else None
+
+
+@dataclass(frozen=True, slots=True)
+class NotebookFacts:
+    """What a notebook says of itself."""
+
+    kernelspec: str = ""
+    options: Options = field(default_factory=Options)
+
+
+def in_folders(path: str) -> str:
+    """Return a path as the file browser has it, also for one as kernels have it."""
+    return path.removeprefix(f"{HOME}/").strip("/")
+
+
+async def facts_of(vfolders: VFolders, path: str, viewer: Viewer) -> NotebookFacts:
+    """Read the metadata of a notebook; raises ``InvalidInput`` if there is none at ``path``."""
+    home = await vfolders.home(viewer)
+    try:
+        metadata = await asyncio.to_thread(_metadata, home, in_folders(path).split("/"))
+    except NotFound as error:
+        raise InvalidInput("batch.notebook", str(error)) from None
+    except (ValueError, AttributeError, KeyError, TypeError):
+        raise InvalidInput("batch.notebook", f"{path!r} is no notebook") from None
+    asked = metadata.get("backendai")
+    return NotebookFacts(
+        kernelspec=str(metadata.get("kernelspec", {}).get("name", "")),
+        options=Options() if asked is None else Options.parse(asked, field="metadata.backendai"),
+    )
+
+
+def planned(new: NewSession, *, asked: BatchRequest, language: str) -> NewSession:
+    """Return the session as one that runs by itself; raises ``InvalidInput`` naming the field."""
+    if asked.parameters and language.lower() not in _LANGUAGES:
+        problem = f"they cannot be given to notebooks of {language}, only of Python and R"
+        raise InvalidInput("batch.parameters", problem)
+    if asked.retries and new.cluster_size > 1:
+        raise InvalidInput("batch.retries", "a session of several kernels is not tried again yet")
+    batch = Batch(
+        notebook=_place(asked.notebook, new.mounts, "batch.notebook"),
+        output=_output(asked, new.mounts),
+        parameters=dict(asked.parameters),
+        command=asked.command,
+        log=_place(asked.log, new.mounts, "batch.log", is_written=True),
+        language=language,
+        kernel_argv=new.argv,
+        timeout_s=asked.timeout_s,
+        retries=asked.retries,
+        retry_on=asked.retry_on,
+    )
+    return replace(new, argv=RUNNER_ARGV, batch=batch)
+
+
+def _output(asked: BatchRequest, mounts: Sequence[Mount]) -> str:
+    if not asked.notebook:
+        return ""
+    beside = str(PurePosixPath(in_folders(asked.notebook)).with_suffix(".out.ipynb"))
+    output = _place(asked.output or beside, mounts, "batch.output", is_written=True)
+    if output == _place(asked.notebook, mounts, "batch.notebook"):
+        raise InvalidInput("batch.output", "it is the notebook itself")
+    return output
+
+
+def _place(path: str, mounts: Sequence[Mount], field: str, *, is_written: bool = False) -> str:
+    """Return where the session sees a path of a folder."""
+    if not path:
+        return ""
+    names = in_folders(path)
+    seen = kernel_path_of(names, mounts)
+    if seen is None or "/" not in names:
+        problem = f"{path!r} is not in a folder that the session shows; write folder/path"
+        raise InvalidInput(field, problem)
+    mount = next(m for m in mounts if PurePosixPath(seen).is_relative_to(m.target))
+    if is_written and mount.readonly:
+        raise InvalidInput(field, f"the folder {mount.vfolder_name!r} may only be read")
+    return seen
+
+
+def _metadata(home: Home, names: Sequence[str]) -> dict[str, Any]:
+    with home.spot(names) as spot, reading(spot) as file:
+        notebook = json.loads(file.read(MAX_NOTEBOOK_BYTES))
+    if not isinstance(notebook["cells"], list):
+        raise TypeError("cells are a list")
+    return dict(notebook["metadata"])
