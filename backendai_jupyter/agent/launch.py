@@ -212,6 +212,7 @@ class Container:
             hostname=assignment.hostname,
             devices=launch.devices,
             membership=assignment.membership,
+            shm_bytes=assignment.shm_bytes,
         )
         await runtime.start(spec)
 

@@ -9,15 +9,15 @@ from typing import Protocol
 from backendai_jupyter.cli.local import LocalApi
 from backendai_jupyter.cli.server import ServerApi, find_server
 from backendai_jupyter.config import load_files
-from backendai_jupyter.errors import InvalidInput, NotFound
+from backendai_jupyter.errors import InvalidInput, NotFound, Unavailable
 from backendai_jupyter.web.image_models import ImageList
 from backendai_jupyter.web.models import (
     Agent,
     AgentList,
     SessionDetail,
-    SessionFilter,
     SessionList,
 )
+from backendai_jupyter.web.session_filters import SessionFilter
 
 _UUID_LENGTH = 36
 
@@ -53,6 +53,19 @@ async def connect() -> AsyncIterator[Api]:
     try:
         server = await find_server()
         yield local if server is None else ServerApi(server, beside=local)
+    finally:
+        await local.close()
+
+
+@asynccontextmanager
+async def connect_to_server() -> AsyncIterator[ServerApi]:
+    """Yield the running server; raises ``Unavailable`` where there is none."""
+    local = LocalApi(load_files())
+    try:
+        server = await find_server()
+        if server is None:
+            raise Unavailable("No Jupyter Server of ours runs here, and nobody else can do this.")
+        yield ServerApi(server, beside=local)
     finally:
         await local.close()
 

@@ -15,6 +15,7 @@ from backendai_jupyter.domain.records import Viewer
 from backendai_jupyter.domain.states import FINAL
 from backendai_jupyter.manager.statistics import Readings
 from backendai_jupyter.provisioning.instance import is_at_work
+from backendai_jupyter.store.dependencies import DependencyStore
 from backendai_jupyter.store.sessions import SessionStore
 from backendai_jupyter.web.image_models import ImageList
 from backendai_jupyter.web.models import (
@@ -22,11 +23,12 @@ from backendai_jupyter.web.models import (
     Agent,
     AgentList,
     SessionDetail,
-    SessionFilter,
     SessionList,
     detail_of,
     session_of,
 )
+from backendai_jupyter.web.relatives import relatives_of
+from backendai_jupyter.web.session_filters import SessionFilter
 from backendai_jupyter.web.statistics import session_with
 
 _NOBODY = Readings({}, "No server runs that could say.")
@@ -53,17 +55,20 @@ class LocalApi:
         if self._database.is_new():
             return SessionList([])
         store, viewer = await self._open()
-        found = await store.list(viewer, statuses=wanted.status or None, limit=wanted.limit)
+        found = await store.list(viewer, wanted.selection())
         sessions = [session_of(session) for session in found]
         if wanted.statistics:
             sessions = [session_with(_NOBODY, session) for session in sessions]
         return SessionList(sessions)
 
     async def session(self, session_id: str) -> SessionDetail:
-        store, viewer = await self._open()
+        database, viewer = await self._database.open()
+        store = SessionStore(database)
         session = await store.get(session_id, viewer)
         detail = detail_of(session, await store.history(session_id, viewer))
-        return session_with(_NOBODY, detail)
+        parents, children = await DependencyStore(database).of(session_id, viewer)
+        relatives = {"depends_on": relatives_of(parents), "dependents": relatives_of(children)}
+        return session_with(_NOBODY, detail.model_copy(update=relatives))
 
     async def log(self, session_id: str, host: str = "main1") -> str:
         store, viewer = await self._open()

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from backendai_jupyter.cli.local import LocalApi
 from backendai_jupyter.errors import BackendError, Conflict, NotFound, Refused, Unavailable
+from backendai_jupyter.web.dry_run import DryRun, NewSession
 from backendai_jupyter.web.image_models import ImageList
 from backendai_jupyter.web.log_models import Log
 from backendai_jupyter.web.models import (
@@ -30,12 +31,13 @@ from backendai_jupyter.web.models import (
     Me,
     Problem,
     SessionDetail,
-    SessionFilter,
     SessionList,
 )
+from backendai_jupyter.web.session_filters import SessionFilter
 
 _PROBE_TIMEOUT_S = 2.0
 _TIMEOUT_S = 30.0
+_DRY_RUN = {"dry_run": "true"}
 _MEASURED = {"statistics": "true"}
 
 # The errors that commands act on; of any other they only repeat the sentence.
@@ -106,6 +108,11 @@ class Server:
         with self._answering():
             return answer.read(count)
 
+    def read_line(self, answer: http.client.HTTPResponse) -> bytes:
+        """Return the next line of an answer, empty at its end; blocks."""
+        with self._answering():
+            return answer.readline()
+
     @contextmanager
     def _answering(self) -> Iterator[None]:
         try:
@@ -138,7 +145,7 @@ class ServerApi:
     """
 
     def __init__(self, server: Server, *, beside: LocalApi) -> None:
-        self._server = server
+        self.server = self._server = server
         self._beside = beside
 
     async def sessions(self, wanted: SessionFilter) -> SessionList:
@@ -148,6 +155,15 @@ class ServerApi:
     async def session(self, session_id: str) -> SessionDetail:
         path = _path(session_id)
         return parsed(SessionDetail, await self._server.ask("GET", path, query=_MEASURED))
+
+    async def create(self, new: NewSession) -> SessionDetail:
+        """Ask for a session; returns before it has started."""
+        return parsed(SessionDetail, await self._server.ask("POST", "sessions", body=new))
+
+    async def try_out(self, new: NewSession) -> DryRun:
+        """Say what would become of a session that is asked for now."""
+        answer = await self._server.ask("POST", "sessions", query=_DRY_RUN, body=new)
+        return parsed(DryRun, answer)
 
     async def log(self, session_id: str, host: str = "main1") -> str:
         path, query = f"{_path(session_id)}/logs", {"host": host}

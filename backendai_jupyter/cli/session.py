@@ -19,6 +19,9 @@ from backendai_jupyter.cli.output import (
     slots_text,
     span,
 )
+from backendai_jupyter.cli.session_create import create
+from backendai_jupyter.cli.session_queue import queue
+from backendai_jupyter.cli.session_watch import watch
 from backendai_jupyter.cli.use import kernel_use, session_use
 from backendai_jupyter.domain.states import FINAL, Status
 from backendai_jupyter.web.log_models import Log
@@ -27,16 +30,21 @@ from backendai_jupyter.web.models import (
     Kernel,
     Session,
     SessionDetail,
-    SessionFilter,
     SessionList,
 )
+from backendai_jupyter.web.relatives import Relative
+from backendai_jupyter.web.session_filters import SessionFilter
 
 _ALIVE = [status for status in Status if status not in FINAL]
 
 
 @click.group()
 def session() -> None:
-    """Compute sessions: list, show, logs, terminate."""
+    """Compute sessions: create, queue, watch, list, show, logs, terminate."""
+
+
+for verb in (create, queue, watch):
+    session.add_command(verb)
 
 
 @session.command("ls")
@@ -151,7 +159,11 @@ def session_rows(sessions: Sequence[Session], *, now: float) -> list[tuple[str, 
     ]
 
 
-def session_facts(one: Session) -> list[tuple[str, str]]:
+def relative_text(other: Relative) -> str:
+    return f"{other.name} ({other.id}), {other.status}"
+
+
+def session_facts(one: SessionDetail) -> list[tuple[str, str]]:
     facts = [
         ("name", one.name),
         ("kernelspec", one.kernelspec),
@@ -160,6 +172,8 @@ def session_facts(one: Session) -> list[tuple[str, str]]:
         ("status", one.status),
         ("reason", one.status_reason),
         *batch_words.facts(one),
+        *(("depends on", relative_text(other)) for other in one.depends_on),
+        *(("waits for it", relative_text(other)) for other in one.dependents),
         ("created", moment(one.created_at)),
         ("ended", moment(one.ended_at) if one.ended_at is not None else ""),
     ]

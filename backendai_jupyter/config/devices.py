@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import PurePosixPath
 
-from backendai_jupyter.domain.devices import DEVICE_ID, KINDS, Device, DeviceFile
-from backendai_jupyter.domain.resources import parse_size, parse_slot
+from backendai_jupyter.domain.devices import DEVICE_ID, Device, DeviceFile
+from backendai_jupyter.domain.resources import Unit, parse_size, parse_slot, unit_of
 from backendai_jupyter.errors import InvalidInput
 
-_FIELDS = ("id", "kind", "name", "memory", "shares", "files")
+_FIELDS = ("id", "kind", "name", "memory", "shares", "files", "profile")
 
 
 def read_devices(raw: Sequence[Mapping[str, object]], *, field: str) -> tuple[Device, ...]:
@@ -34,16 +34,24 @@ def _device(raw: Mapping[str, object], field: str) -> Device:
         problem = "is needed: letters, digits, '.', '_' and '-', at most 64"
         raise InvalidInput(f"{field}.id", problem)
     kind = raw.get("kind", "cuda")
-    if kind not in KINDS:
-        raise InvalidInput(f"{field}.kind", f"{kind!r} is none of {', '.join(KINDS)}")
+    if not isinstance(kind, str) or unit_of(f"{kind}.device") is None:
+        problem = f"{kind!r} is no kind such as cuda, rocm, tpu: small letters, digits and '-'"
+        raise InvalidInput(f"{field}.kind", problem)
     return Device(
         id=device_id,
-        kind=str(kind),
+        kind=kind,
         name=str(raw.get("name", "")),
         memory_bytes=_memory(raw.get("memory", 0), f"{field}.memory"),
         shares=_shares(raw.get("shares", 1), f"{field}.shares"),
         files=_files(raw.get("files", ()), f"{field}.files"),
+        profile=_profile(kind, raw.get("profile", ""), f"{field}.profile"),
     )
+
+
+def _profile(kind: str, raw: object, field: str) -> str:
+    if raw != "" and unit_of(f"{kind}.{raw}") is not Unit.UNIQUE:
+        raise InvalidInput(field, f"{raw!r} is no part such as 'mig-1g.5gb'")
+    return str(raw)
 
 
 def _memory(raw: object, field: str) -> int:

@@ -101,6 +101,8 @@ class BackendAI(Configurable):
         min=1,
         help="""How often the kernels of a session are tried to be started when one of several
         cannot: each time all are taken back and go, where there is a choice, to other agents.
+        A kernel that is alone is tried again only if the reason was its agent's (an image that
+        cannot be fetched there, an engine that breaks) and another agent is there.
         Larger gets past more broken agents; smaller tells sooner what is wrong.""",
     ).tag(config=True, shared=True)
 

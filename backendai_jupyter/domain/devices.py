@@ -6,11 +6,10 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 
-from backendai_jupyter.domain.resources import QUANTUM, SLOT_UNITS, Unit
+from backendai_jupyter.domain.resources import QUANTUM, SLOT_UNITS, Unit, unit_of
 
 DEVICE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-# The parts of slots' names before the dot, e.g. ``cuda`` of ``cuda.device``.
-KINDS = tuple(dict.fromkeys(slot.partition(".")[0] for slot in SLOT_UNITS if "." in slot))
+_WHOLE = frozenset({Unit.COUNT, Unit.UNIQUE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +30,13 @@ class Device:
     memory_bytes: int = 0  # 0: unknown
     shares: Decimal = Decimal(1)
     files: tuple[DeviceFile, ...] = ()
+    profile: str = ""  # of a part that a device was cut into, e.g. ``mig-1g.5gb``
     by_toolkit: bool = False  # containers are given it by NVIDIA's toolkit, not by its files
 
     def slot(self, *, divided: bool) -> str:
         """Return the slot that counts this device; some kinds are never divided."""
+        if self.profile:
+            return f"{self.kind}.{self.profile}"
         shares = f"{self.kind}.shares"
         return shares if divided and shares in SLOT_UNITS else f"{self.kind}.device"
 
@@ -46,8 +48,8 @@ class Device:
 
 def is_whole(slot: str) -> bool:
     """Whether a slot counts devices that are never divided."""
-    return SLOT_UNITS.get(slot) is Unit.COUNT
+    return unit_of(slot) in _WHOLE
 
 
 def is_accelerator(slot: str) -> bool:
-    return slot.partition(".")[0] in KINDS
+    return "." in slot

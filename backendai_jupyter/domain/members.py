@@ -107,9 +107,12 @@ def end_of_the_others(session: ComputeSession) -> Exit | None:
     return ending.model_copy(update={"message": message})
 
 
-def taken_back(kernel: Kernel, exit: Exit) -> str:
+def taken_back(kernel: Kernel, exit: Exit, *, is_alone: bool) -> str:
     """Return the sentence for the history of a start that is tried again elsewhere."""
+    where = f"could not start on agent {kernel.agent_id}"
+    if is_alone:
+        return f"It {where}, and is tried elsewhere. {exit.message}"
     return (
-        f"{kernel.hostname} could not start on agent {kernel.agent_id}, so all kernels of the "
-        f"session are tried elsewhere. {exit.message}"
+        f"{kernel.hostname} {where}, so all kernels of the session are tried elsewhere. "
+        f"{exit.message}"
     )

@@ -25,12 +25,13 @@ from backendai_jupyter.domain.cluster import (
     read_size,
     read_startup,
 )
-from backendai_jupyter.domain.resources import Slots
+from backendai_jupyter.domain.resources import Slots, parse_size
 from backendai_jupyter.domain.vfolders import Permission, check_name
 from backendai_jupyter.domain.wire import ClusterMode
 from backendai_jupyter.errors import InvalidInput
 
 MAX_PRIORITY = 100
+MAX_PARENTS = 32
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OWN_PREFIX = "BACKENDAI_"
 _MOUNT_KEYS = ("name", "alias", "permission")
@@ -114,6 +115,31 @@ def _read_time(raw: Any) -> datetime | None:
     return at
 
 
+def _read_shm(raw: Any) -> int | None:
+    if raw is None:
+        return None
+    try:
+        size = parse_size(raw)
+    except ValueError:
+        size = 0
+    if size < 1:
+        raise InvalidInput("shm", f"{raw!r} is no size of shared memory; write e.g. '256m'")
+    return size
+
+
+def _read_parents(raw: Any) -> list[str] | None:
+    if raw is None:
+        return None
+    if isinstance(raw, str) or not isinstance(raw, Sequence):
+        raise InvalidInput("depends_on", "expected a list of ids or names of sessions")
+    for one in raw:
+        if not isinstance(one, str) or not one.strip():
+            raise InvalidInput("depends_on", f"{one!r} is no id or name of a session")
+    if len(raw) > MAX_PARENTS:
+        raise InvalidInput("depends_on", f"{len(raw)} sessions are more than {MAX_PARENTS}")
+    return list(dict.fromkeys(raw))
+
+
 def _check_env(raw: Any) -> dict[str, str]:
     if not isinstance(raw, Mapping):
         raise InvalidInput("env", "expected an object of names and values")
@@ -136,6 +162,7 @@ class Options(BaseModel):
 
     resources: Annotated[Slots, BeforeValidator(_read_slots)] = Slots()
     preset: str | None = None
+    shm: Annotated[int | None, BeforeValidator(_read_shm)] = None
     cluster_size: Annotated[int | None, BeforeValidator(read_size)] = None
     cluster_mode: Annotated[ClusterMode | None, BeforeValidator(read_mode)] = None
     failure_policy: Annotated[FailurePolicy | None, BeforeValidator(read_policy)] = None
@@ -144,6 +171,7 @@ class Options(BaseModel):
     resource_group: str | None = None
     priority: Annotated[int | None, BeforeValidator(_read_priority)] = None
     not_before: Annotated[datetime | None, BeforeValidator(_read_time)] = None
+    depends_on: Annotated[list[str] | None, BeforeValidator(_read_parents)] = None
     env: Annotated[dict[str, str], BeforeValidator(_check_env)] = {}
 
     @classmethod
@@ -189,6 +217,7 @@ class Options(BaseModel):
         return Options(
             resources=self.resources.over(below.resources),
             preset=self.preset or below.preset,
+            shm=self.shm or below.shm,
             cluster_size=self.cluster_size or below.cluster_size,
             cluster_mode=self.cluster_mode or below.cluster_mode,
             failure_policy=self.failure_policy or below.failure_policy,
@@ -197,6 +226,7 @@ class Options(BaseModel):
             resource_group=self.resource_group or below.resource_group,
             priority=below.priority if self.priority is None else self.priority,
             not_before=self.not_before or below.not_before,
+            depends_on=below.depends_on if self.depends_on is None else self.depends_on,
             env={**below.env, **self.env},
         )
 

@@ -47,6 +47,23 @@ SYSTEM = Viewer("system", sees_everything=True)
 
 
 @dataclass(frozen=True, slots=True)
+class Selection:
+    """Which sessions are looked for; what is None matters not."""
+
+    statuses: frozenset[Status] = frozenset()  # empty: whatever
+    resource_group: str | None = None
+    owner: str | None = None
+    name: str | None = None
+    since: float | None = None  # asked for then, or later
+    oldest_first: bool = False
+    after: str | None = None  # the id of the last one of the page before
+    limit: int | None = None
+
+
+EVERYTHING = Selection()
+
+
+@dataclass(frozen=True, slots=True)
 class Kernel:
     id: str
     session_id: str
@@ -68,6 +85,7 @@ class Kernel:
     workdir: str
     exit: Exit | None
     shows_all: bool = False  # folders of its owner that are made later come to ``mounts``
+    shm_bytes: int = 0  # of its memory that may be shared; 0: as much as its agent gives any
 
     @property
     def hostname(self) -> str:
@@ -123,6 +141,26 @@ class ComputeSession:
 
 
 @dataclass(frozen=True, slots=True)
+class Parent:
+    """A session that another one depends on."""
+
+    id: str
+    name: str
+    is_met: bool = False  # it has ended well
+
+
+@dataclass(frozen=True, slots=True)
+class Relative:
+    """A session that another one depends on, or that depends on it."""
+
+    id: str
+    name: str
+    status: Status
+    status_reason: str
+    is_met: bool  # whether the one that the other depends on has ended well
+
+
+@dataclass(frozen=True, slots=True)
 class WaitingKernel:
     """As much of a ``PENDING`` kernel as its placement depends on."""
 
@@ -146,6 +184,31 @@ class WaitingSession:
     status_reason: str = ""  # what its owner was told last
     mode: ClusterMode = ClusterMode.SINGLE_NODE  # means something where there are several kernels
     failed_on: frozenset[str] = frozenset()  # agents where a kernel of it could not start
+    name: str = ""
+    parents: tuple[Parent, ...] = ()  # that have not ended yet
+
+
+@dataclass(frozen=True, slots=True)
+class Occupant:
+    """As much of a session that holds slots as matters to those that wait for them."""
+
+    id: str
+    owner: str
+    name: str
+    group: str
+    since: float  # when it began to run; 0: it does not yet
+    is_ending: bool
+    holds: tuple[tuple[str, Amounts], ...]  # what, of which agent, for each kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How long a session ran that has ended."""
+
+    owner: str
+    name: str
+    group: str
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,9 +290,11 @@ class NewSession:
     mounts: tuple[Mount, ...]
     workdir: str
     shows_all: bool = False
+    shm_bytes: int = 0
     priority: int = 10
     resource_group: str = DEFAULT_GROUP
     not_before: float = 0.0
+    parents: tuple[Parent, ...] = ()
     jupyter_kernel_id: str | None = None
     kernel_id: str = ""  # of main1; empty: the store makes one
     cluster_size: int = 1

@@ -20,9 +20,11 @@ class Unit(StrEnum):
     COUNT = "count"
     BYTES = "bytes"
     FRACTION = "fraction"
+    UNIQUE = "unique"  # one for a kernel, or none
 
 
-# The slots this version can hand out; an agent offers those of them that it has.
+# The slots that everybody knows; an agent offers those of them that it has.  Accelerators of
+# other kinds have slots of their own, of which the name says the unit.
 SLOT_UNITS: Mapping[str, Unit] = {
     "cpu": Unit.COUNT,
     "mem": Unit.BYTES,
@@ -32,6 +34,9 @@ SLOT_UNITS: Mapping[str, Unit] = {
     "tpu.device": Unit.COUNT,
 }
 
+_OF_A_KIND = re.compile(r"[a-z][a-z0-9-]{0,15}\.(?P<part>device|shares|mig-[a-z0-9.]{1,32})")
+_UNIT_OF_PART = {"device": Unit.COUNT, "shares": Unit.FRACTION}
+_WHOLE = frozenset({Unit.COUNT, Unit.UNIQUE})
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<prefix>[kmgtp]?)(?:i?b)?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
@@ -139,9 +144,21 @@ class Slots(Mapping[str, Decimal]):
         )
 
 
+def unit_of(slot: str) -> Unit | None:
+    """Return what a slot is counted in; None for what is no name of a slot.
+
+    ``KIND.device`` counts whole devices of a kind, ``KIND.shares`` parts of them, and
+    ``KIND.mig-PROFILE`` is a part that a device was cut into, of which a kernel gets one.
+    """
+    if slot in SLOT_UNITS:
+        return SLOT_UNITS[slot]
+    named = _OF_A_KIND.fullmatch(slot)
+    return None if named is None else _UNIT_OF_PART.get(named["part"], Unit.UNIQUE)
+
+
 def amount_for_people(slot: str, amount: Decimal) -> str:
     """Return the amount of one slot as a person writes it: ``2``, ``4 GiB``, ``0.5``."""
-    if SLOT_UNITS.get(slot) is Unit.BYTES:
+    if unit_of(slot) is Unit.BYTES:
         return size_for_people(int(amount))
     return f"{amount.normalize():f}"
 
@@ -169,7 +186,8 @@ def parse_size(raw: object) -> int:
 
 def parse_slot(slot: str, raw: object, *, field: str) -> Decimal:
     """Return the amount of one slot that a person wrote; raises ``InvalidInput``."""
-    if SLOT_UNITS[slot] is Unit.BYTES:
+    unit = unit_of(slot)
+    if unit is Unit.BYTES:
         try:
             return Decimal(parse_size(raw))
         except ValueError:
@@ -185,13 +203,16 @@ def parse_slot(slot: str, raw: object, *, field: str) -> Decimal:
         raise InvalidInput(field, f"{raw!r} must be a finite number that is not negative")
     if amount != amount.quantize(QUANTUM):
         raise InvalidInput(field, f"{raw!r} is finer than the smallest step, {QUANTUM}")
-    if SLOT_UNITS[slot] is Unit.COUNT and slot != "cpu" and amount != amount.to_integral_value():
+    if unit in _WHOLE and slot != "cpu" and amount != amount.to_integral_value():
         raise InvalidInput(field, f"{raw!r} must be a whole number")
+    if unit is Unit.UNIQUE and amount > 1:
+        raise InvalidInput(field, f"{raw!r} is more than the one that a kernel can have")
     return amount
 
 
 def _known(slot: object, field: str) -> str:
-    if not isinstance(slot, str) or slot not in SLOT_UNITS:
+    if not isinstance(slot, str) or unit_of(slot) is None:
         known = ", ".join(SLOT_UNITS)
-        raise InvalidInput(f"{field}.{slot}", f"there is no such resource slot; known are {known}")
+        problem = f"there is no such resource slot; known are {known}, and those of other kinds"
+        raise InvalidInput(f"{field}.{slot}", f"{problem}: KIND.device, KIND.shares, KIND.mig-...")
     return slot

@@ -111,6 +111,7 @@ class Assignment(Record):
     limits: WireSlots
     mounts: tuple[Mount, ...] = ()
     workdir: str = "/home/work"
+    shm_bytes: int = 0  # 0: as much as the agent gives any
     hostname: str = "main1"
     membership: Membership | None = None  # None: the session has no other kernel
     signal: Signal | None = None

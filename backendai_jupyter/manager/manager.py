@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.protocols import ClusterStore, LiveStore
@@ -15,12 +16,14 @@ from backendai_jupyter.errors import Unavailable
 from backendai_jupyter.manager.batch import AbandonedRuns, Claims
 from backendai_jupyter.manager.board import Board
 from backendai_jupyter.manager.deadlines import Deadlines
+from backendai_jupyter.manager.dependents import Dependents
 from backendai_jupyter.manager.lost import LostAgents
 from backendai_jupyter.manager.members import Members
 from backendai_jupyter.manager.networks import Networks
 from backendai_jupyter.manager.observer import Observer
 from backendai_jupyter.manager.reconciler import Reconciler
 from backendai_jupyter.manager.requests import Requests
+from backendai_jupyter.manager.scheduler.foresight import Foresight
 from backendai_jupyter.manager.scheduler.scheduler import Scheduler
 from backendai_jupyter.manager.sessions import Sessions
 from backendai_jupyter.manager.statistics import Statistics
@@ -32,6 +35,7 @@ from backendai_jupyter.store.jupyter_sessions import JupyterSessionStore
 from backendai_jupyter.store.members import MemberStore
 from backendai_jupyter.store.presets import PresetStore
 from backendai_jupyter.store.queue import QueueStore
+from backendai_jupyter.store.runs import RunStore
 from backendai_jupyter.store.sessions import SessionStore
 from backendai_jupyter.store.users import UserStore
 from backendai_jupyter.store.vfolders import VFolderStore
@@ -71,11 +75,9 @@ class Manager:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.cluster_id = cluster_id
-        self._name = uuid.uuid4().hex
-        self._leads = leads
+        self._name, self._leads = uuid.uuid4().hex, leads
         self.board = Board()
-        self.users = UserStore(database)
-        self.presets = PresetStore(database)
+        self.users, self.presets = UserStore(database), PresetStore(database)
         self.agents = AgentStore(database)
         self.jupyter_sessions = JupyterSessionStore(database)
         self.owner = User("", "")  # known after ``start``
@@ -85,14 +87,14 @@ class Manager:
             now=now, changed=self._folders_changed,
         )  # fmt: skip
         self._live, self.statistics = live, Statistics(live)
-        self._settings = settings
-        self._supervisor = supervisor
+        self._settings, self._supervisor = settings, supervisor
         self._now = now
         self._members = self._make_members(MemberStore(database))
-        scheduler = self._make_scheduler(QueueStore(database))
+        scheduler = self._make_scheduler(database)
         self._reconciler = self._make_reconciler(cluster)
         self._observer = self._make_observer(sealer, self._reconciler)
-        self._schedule = self._led("scheduler", scheduler.step, self._full_pass_s)
+        self.dependents = Dependents(self.cluster_id, database, cancelled=self._asked_for, now=now)
+        self._schedule = self._led("scheduler", partial(self._place, scheduler), self._full_pass_s)
         self._reconcile = _loop("reconciler", self._reconciler.step, self._full_pass_s)
         self._observe = _loop("observer", self._observer.step, self._full_pass_s)
         self._networks = self._led("networks", self._make_networks(cluster).step, self._full_pass_s)
@@ -158,6 +160,7 @@ class Manager:
                 self.cluster_id,
                 presets=self.presets,
                 vfolders=self.vfolders,
+                dependents=self.dependents,
                 scheduler=scheduler,
                 board=self.board,
                 max_cluster_size=lambda: self._settings.max_cluster_size,
@@ -179,11 +182,12 @@ class Manager:
     def _make_networks(self, cluster: ClusterStore) -> Networks:
         return Networks(self.cluster_id, cluster=cluster, sessions=self._store, board=self.board)
 
-    def _make_scheduler(self, queue: QueueStore) -> Scheduler:
+    def _make_scheduler(self, database: Database) -> Scheduler:
         return Scheduler(
             self.cluster_id,
             sessions=self._store,
-            queue=queue,
+            queue=QueueStore(database),
+            foresight=Foresight(self.cluster_id, RunStore(database)),
             agents=self.agents,
             board=self.board,
             hosts=self.vfolders.hosts,
@@ -274,6 +278,10 @@ class Manager:
     async def _hint(self) -> None:
         await self._live.publish(keys.ROW_HINTS, self._name)
 
+    async def _place(self, scheduler: Scheduler) -> None:
+        await self.dependents.step()  # what has ended well lets others start in this very pass
+        await scheduler.step()
+
     def _enqueued(self) -> None:
         """Something waits: whoever leads must place it."""
         self._schedule.poke()
@@ -281,6 +289,7 @@ class Manager:
 
     def _asked_for(self) -> None:
         """What is wanted has changed: agents must be told, waiters must see it."""
+        self._schedule.poke()
         self._poke_those_who_tell_agents()
         self._observe.poke()
         self._tell_others.poke()

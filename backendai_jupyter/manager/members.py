@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from backendai_jupyter.domain.endings import is_of_the_agent
 from backendai_jupyter.domain.members import OVER, end_of_the_others
 from backendai_jupyter.domain.records import ComputeSession, Kernel, Viewer
 from backendai_jupyter.domain.states import HOLDS_SLOTS
@@ -17,7 +18,10 @@ log = logging.getLogger(__name__)
 
 
 class Members:
-    """Of sessions of several kernels; others it leaves alone.  Every manager has one."""
+    """Of sessions of several kernels; for one that is alone it only finds another agent.
+
+    Every manager has one.
+    """
 
     def __init__(
         self,
@@ -43,9 +47,12 @@ class Members:
     ) -> bool:
         """Whether a kernel that cannot start was taken back, with all of its session.
 
-        False too where it has been tried often enough: then its end is told.
+        One that is alone only if another agent may do better.  False too where it has been tried
+        often enough: then its end is told.
         """
-        if session.is_up or exit is None or kernel.status in OVER:
+        if session.started_at is not None or exit is None or kernel.status in OVER:
+            return False
+        if len(session.kernels) == 1 and not self._may_do_better(session, kernel, exit):
             return False
         try:
             return await self._store.take_back(
@@ -59,6 +66,14 @@ class Members:
         except LostRace as error:
             log.debug("%s", error)  # another manager has seen it too
             return True
+
+    def _may_do_better(self, session: ComputeSession, kernel: Kernel, exit: Exit) -> bool:
+        """Whether a start failed for a reason of its agent, and there is one not tried yet."""
+        tried = {*session.failed_on, kernel.agent_id}
+        return is_of_the_agent(exit) and any(
+            agent_id not in tried and report.resource_group == session.resource_group
+            for agent_id, report in self._board.reports.items()
+        )
 
     async def ended_with_those_gone(self, session: ComputeSession) -> bool:
         """Whether kernels were ended now because others of their session have."""

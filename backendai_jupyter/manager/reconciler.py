@@ -173,6 +173,7 @@ def assignment_of(session: ComputeSession, kernel: Kernel) -> Assignment:
         limits=kernel.slots,
         mounts=kernel.mounts,
         workdir=kernel.workdir,
+        shm_bytes=kernel.shm_bytes,
         hostname=kernel.hostname,
         membership=membership(session, kernel),
         signal=signal,

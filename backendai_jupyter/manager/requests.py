@@ -14,10 +14,11 @@ from backendai_jupyter.domain.members import members
 from backendai_jupyter.domain.mounts import HOME
 from backendai_jupyter.domain.options import Options, merge
 from backendai_jupyter.domain.records import NewSession, Viewer, WaitingKernel, WaitingSession
-from backendai_jupyter.domain.resources import Slots
+from backendai_jupyter.domain.resources import Slots, size_for_people
 from backendai_jupyter.domain.wire import ClusterMode, Mount
 from backendai_jupyter.errors import InvalidInput, NotFound
 from backendai_jupyter.manager.board import Board
+from backendai_jupyter.manager.dependents import Dependents
 from backendai_jupyter.manager.scheduler.explain import check_can_ever_fit
 from backendai_jupyter.manager.scheduler.scheduler import Scheduler
 from backendai_jupyter.manager.scheduler.snapshot import Candidate
@@ -66,6 +67,7 @@ class Requests:
         *,
         presets: PresetStore,
         vfolders: VFolders,
+        dependents: Dependents,
         scheduler: Scheduler,
         board: Board,
         max_cluster_size: Callable[[], int],
@@ -73,6 +75,7 @@ class Requests:
         self._cluster_id = cluster_id
         self._presets = presets
         self._vfolders = vfolders
+        self._dependents = dependents
         self._scheduler = scheduler
         self._board = board
         self._max_cluster_size = max_cluster_size
@@ -109,10 +112,12 @@ class Requests:
             slots=slots,
             mounts=mounts,
             shows_all=options.mounts is None,
+            shm_bytes=_shm(options, slots),
             workdir=workdir,
             priority=DEFAULT_PRIORITY if options.priority is None else options.priority,
             resource_group=group,
             not_before=options.not_before.timestamp() if options.not_before else 0.0,
+            parents=await self._dependents.find(options.depends_on or (), viewer),
             jupyter_kernel_id=request.kernel_id if request.for_server else None,
             cluster_size=size,
             cluster_mode=mode,
@@ -195,11 +200,23 @@ def waiting_of(new: NewSession, *, now: float) -> WaitingSession:
         ),
         not_before=new.not_before,
         mode=new.cluster_mode,
+        name=new.name,
+        parents=tuple(parent for parent in new.parents if not parent.is_met),
     )
 
 
 def _times(slots: Slots, count: int) -> Slots:
     return Slots({slot: amount * count for slot, amount in slots.items()})
+
+
+def _shm(options: Options, slots: Slots) -> int:
+    """Return how much memory may be shared; it is a part of the kernel's, never all of it."""
+    size = options.shm or 0
+    if size >= slots["mem"]:
+        memory = size_for_people(int(slots["mem"]))
+        problem = f"{size_for_people(size)} is not less than the kernel's memory, {memory}"
+        raise InvalidInput("backendai.shm", problem)
+    return size
 
 
 def _check_minimum(slots: Slots, least: Slots, what: str) -> None:

@@ -6,13 +6,21 @@ import asyncio
 import contextlib
 import re
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.protocols import LiveStore
 from backendai_jupyter.domain.members import OVER
-from backendai_jupyter.domain.records import SYSTEM, ComputeSession, NewSession, Step, Viewer
+from backendai_jupyter.domain.records import (
+    EVERYTHING,
+    SYSTEM,
+    ComputeSession,
+    NewSession,
+    Selection,
+    Step,
+    Viewer,
+)
 from backendai_jupyter.domain.states import FINAL, Status
 from backendai_jupyter.domain.wire import Connection, ExitReason
 from backendai_jupyter.errors import (
@@ -197,9 +205,9 @@ class Sessions:
         return await self._store.get(session_id, viewer)
 
     async def list(
-        self, viewer: Viewer, *, statuses: Sequence[Status] | None = None, limit: int | None = None
+        self, viewer: Viewer, wanted: Selection = EVERYTHING
     ) -> tuple[ComputeSession, ...]:
-        return await self._store.list(viewer, statuses=statuses, limit=limit)
+        return await self._store.list(viewer, wanted)
 
     async def history(self, session_id: str, viewer: Viewer) -> tuple[Step, ...]:
         return await self._store.history(session_id, viewer)

@@ -56,9 +56,12 @@ class Adoption:
                 continue
             if not notice.starting:
                 self._starting.pop(kernel_id, None)
-            if not self.is_shared and notice.hostname == MAIN_HOST:
-                continue  # this server itself has started it
             known = self._kernels_known().get(kernel_id) == notice.session_id
+            if not self.is_shared and notice.hostname == MAIN_HOST:
+                # This server itself has started it, or it was asked for without being waited for.
+                if notice.running and not known and not self._is_ours_alone(kernel_id):
+                    self._task(f"welcome {kernel_id}", self._welcome(kernel_id))
+                continue
             if known and _is_over(notice):
                 self._task(f"drop {kernel_id}", self._kernels.drop(kernel_id))
             elif not known and notice.running and not self._is_ours_alone(kernel_id):
@@ -119,6 +122,11 @@ class Adoption:
         else:
             self._starting.pop(kernel_id, None)
         self._starting.update(found.starting)
+
+    async def _welcome(self, kernel_id: str) -> None:
+        manager = self._backend.manager
+        found = await self._backend.call(shared(manager, manager.viewer, kernel_id=kernel_id))
+        await asyncio.gather(*(self._adopt(*one) for one in found.reachable.items()))
 
     async def _drop_others(self, found: Shared, known: dict[str, str]) -> None:
         """Drop what is known and has ended, and follow restarts of the rest."""

@@ -54,6 +54,7 @@ def request_of(survivor: Survivor) -> ServerRequest:
     options = Options(
         resources=kernel.slots,
         mounts=None if kernel.shows_all else mounts,
+        shm=kernel.shm_bytes or None,
         env=kernel.env,
         cluster_size=len(session.kernels),
         cluster_mode=session.cluster_mode,

@@ -3,6 +3,10 @@
 ``allocations`` says what each kernel holds, ``agent_slots`` what is gone from each agent;
 every function here changes both, inside the caller's transaction, which has locked the
 kernel's session.
+
+A limit of a user or a group would be one more counter, beside that of the agent: ``reserve`` takes
+from it by the same kind of UPDATE, after the agent's slots so that all lock in one order, and
+``free`` gives back.  Allocations say all that such a counter could be made from anew.
 """
 
 from __future__ import annotations

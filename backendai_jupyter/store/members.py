@@ -66,12 +66,12 @@ class MemberStore:
             session, kernel = await lock_session_of(conn, kernel_id, SYSTEM)
             if kernel.status is not at:
                 raise LostRace(f"Kernel {kernel_id} is {kernel.status}, not {at}.")
-            if session.is_up or session.attempts + 1 >= attempts:
+            if session.started_at is not None or session.attempts + 1 >= attempts:
                 return False
             if any(other.status in OVER for other in session.kernels):
                 return False  # its end was asked for
             failed_on = sorted({*session.failed_on, kernel.agent_id or ""} - {""})
-            reason = taken_back(kernel, exit)
+            reason = taken_back(kernel, exit, is_alone=len(session.kernels) == 1)
             moves = {
                 other.id: Move(Status.RESCHEDULING, reason, by, now)
                 for other in session.kernels

@@ -23,6 +23,7 @@ REVISIONS = (
     "0006",
     "0007",
     "0008",
+    "0009",
 )  # the schema's versions, oldest first
 BASE = "base"  # Alembic's word for a database without any of them
 _COMMAND = "jupyter backendai schema upgrade"

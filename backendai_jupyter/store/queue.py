@@ -10,10 +10,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backendai_jupyter.domain.records import WaitingKernel, WaitingSession
+from backendai_jupyter.domain.records import Parent, WaitingKernel, WaitingSession
 from backendai_jupyter.domain.resources import Amounts, Slots
 from backendai_jupyter.domain.states import Status
 from backendai_jupyter.domain.wire import ClusterMode
+from backendai_jupyter.store.dependencies import read_unmet
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.portable import lock_in_order
 from backendai_jupyter.store.retry import retried
@@ -33,6 +34,7 @@ _WAITING = (
         sessions.c.status_reason,
         sessions.c.cluster_mode,
         sessions.c.failed_on,
+        sessions.c.name,
         kernels.c.id,
         kernels.c.image,
         kernels.c.slots,
@@ -89,7 +91,8 @@ class QueueStore:
         """Return the ``PENDING`` sessions of a cluster, by id."""
         async with self._database.read() as conn:
             rows = (await conn.execute(_WAITING, {"cluster": cluster_id})).all()
-        return await asyncio.to_thread(_to_waiting, rows)
+            parents = await read_unmet(conn, cluster_id)
+        return await asyncio.to_thread(_to_waiting, rows, parents)
 
     async def usage(self, cluster_id: str) -> dict[str, dict[str, Slots]]:
         """Return what all kernels of each owner hold together, by resource group and owner."""
@@ -118,7 +121,9 @@ class QueueStore:
             await conn.execute(_TELL_SESSION, changes)
 
 
-def _to_waiting(rows: Sequence[Any]) -> tuple[WaitingSession, ...]:
+def _to_waiting(
+    rows: Sequence[Any], parents: Mapping[str, tuple[Parent, ...]]
+) -> tuple[WaitingSession, ...]:
     """Read rows in the order of sessions; texts that many have in common are read once."""
 
     @cache
@@ -147,6 +152,8 @@ def _to_waiting(rows: Sequence[Any]) -> tuple[WaitingSession, ...]:
             status_reason=row.status_reason,
             mode=ClusterMode(row.cluster_mode),
             failed_on=frozenset(json.loads(row.failed_on)),
+            name=row.name,
+            parents=parents.get(row.session_id, ()),
         )
         for row in firsts.values()
     )

@@ -100,6 +100,7 @@ def _first_kernel(new: NewSession, role: str, idx: int, now: float) -> Kernel:
         slots=new.slots,
         mounts=new.mounts,
         shows_all=new.shows_all,
+        shm_bytes=new.shm_bytes,
         workdir=new.workdir,
         exit=None,
     )
@@ -229,6 +230,7 @@ def _to_kernel(row: Any) -> Kernel:
         slots=to_slots(row.slots),
         mounts=to_mounts(row.mounts),
         shows_all=row.shows_all,
+        shm_bytes=row.shm_bytes,
         workdir=row.workdir,
         exit=None if row.exit is None else Exit.model_validate_json(row.exit),
     )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backendai_jupyter.domain.members import OVER
 from backendai_jupyter.domain.records import (
+    EVERYTHING,
     SYSTEM,
     ComputeSession,
     Kernel,
     NewSession,
+    Parent,
+    Selection,
     Step,
     Viewer,
 )
@@ -20,6 +23,7 @@ from backendai_jupyter.domain.states import FINAL, Status
 from backendai_jupyter.domain.wire import Exit
 from backendai_jupyter.errors import Conflict, InDoubt, LostRace, NotFound, Unavailable
 from backendai_jupyter.store.batch import begin_next_attempt, end_of_attempt, try_no_more
+from backendai_jupyter.store.dependencies import insert_dependencies
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.moves import (
     Move,
@@ -43,6 +47,7 @@ from backendai_jupyter.store.rows import (
     to_step,
     visible_to,
 )
+from backendai_jupyter.store.session_lists import find_sessions
 from backendai_jupyter.store.tables import allocations, kernel_history, kernels, sessions
 from backendai_jupyter.store.vfolders import lock_mounted
 
@@ -68,27 +73,30 @@ class SessionStore:
         """
         session = first_of(new, now)
         try:
-            await self._insert(session)
+            await self._insert(session, new.parents)
         except InDoubt as doubt:
-            await self._insert_again(session, doubt)
+            await self._insert_again(session, new.parents, doubt)
         return session
 
     @retried
-    async def _insert(self, session: ComputeSession) -> None:
+    async def _insert(self, session: ComputeSession, parents: Sequence[Parent]) -> None:
         async with self._database.write() as conn:
             if not await _insert_session(conn, session):
                 raise Conflict(f"There is a session {session.id} already.")
             await lock_mounted(conn, session.main.mounts)
             for kernel in session.kernels:
                 await _insert_kernel(conn, kernel)
+            await insert_dependencies(conn, session.id, parents, now=session.created_at)
 
-    async def _insert_again(self, session: ComputeSession, doubt: InDoubt) -> None:
+    async def _insert_again(
+        self, session: ComputeSession, parents: Sequence[Parent], doubt: InDoubt
+    ) -> None:
         """Write a session whose first commit was not confirmed; its own id in the way says it was.
 
         To look for it would not do: what is being committed cannot be seen yet.
         """
         try:
-            await self._insert(session)
+            await self._insert(session, parents)
         except LostRace:
             raise
         except Conflict:
@@ -117,25 +125,11 @@ class SessionStore:
         return found[0]
 
     async def list(
-        self,
-        viewer: Viewer,
-        *,
-        statuses: Collection[Status] | None = None,
-        cluster_id: str | None = None,
-        limit: int | None = None,
+        self, viewer: Viewer, wanted: Selection = EVERYTHING
     ) -> tuple[ComputeSession, ...]:
-        """Return what the viewer may see, newest first."""
-        newest = (sessions.c.created_at.desc(), sessions.c.id)
-        wanted = sa.select(sessions.c.id).where(visible_to(viewer, sessions))
-        if statuses is not None:
-            wanted = wanted.where(sessions.c.status.in_(sorted(statuses)))
-        if cluster_id is not None:
-            wanted = wanted.where(sessions.c.cluster_id == cluster_id)
-        if limit is not None:
-            wanted = wanted.order_by(*newest).limit(limit)
-        query = select_sessions().where(sessions.c.id.in_(wanted)).order_by(*newest, *KERNEL_ORDER)
+        """Return what the viewer may see of what is wanted; see ``find_sessions``."""
         async with self._database.read() as conn:
-            return to_sessions(await conn.execute(query))
+            return await find_sessions(conn, viewer, wanted)
 
     async def live(
         self, cluster_id: str, *, viewer: Viewer = SYSTEM, jupyter_kernel_id: str | None = None

@@ -84,6 +84,15 @@ sessions = sa.Table(
     sa.Index(None, "cluster_id", "ended_at"),
 )
 
+# Which sessions wait for which to end well.
+session_dependencies = sa.Table(
+    "session_dependencies",
+    metadata,
+    sa.Column("session_id", sa.ForeignKey(sessions.c.id), primary_key=True),
+    sa.Column("parent_id", sa.ForeignKey(sessions.c.id), primary_key=True, index=True),
+    sa.Column("met_at", sa.Double),  # set once the parent has ended well
+)
+
 # Jupyter's: a notebook, or something like it, and its kernel.
 jupyter_sessions = sa.Table(
     "jupyter_sessions",
@@ -121,6 +130,7 @@ kernels = sa.Table(
     sa.Column("mounts", sa.Text, nullable=False),
     # Whether it shows all folders of its owner, those that are yet to be made included.
     sa.Column("shows_all", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("shm_bytes", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("workdir", sa.Text, nullable=False),
     sa.Column("exit", sa.Text),
     sa.UniqueConstraint("session_id", "role", "idx"),

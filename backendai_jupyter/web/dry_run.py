@@ -27,7 +27,7 @@ class NewSession(Model):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     type: SessionType = SessionType.INTERACTIVE
-    name: str = ""
+    name: str = Field(default="", max_length=255, description="that of the kernelspec if empty")
     kernelspec: str = Field(
         default="", description="default: `backendai-python`; of a batch what its notebook names"
     )

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
@@ -25,6 +24,7 @@ from backendai_jupyter.manager.reports import Refusal
 from backendai_jupyter.manager.scheduler.snapshot import Waiting
 from backendai_jupyter.web.batch_models import BatchView, batch_of
 from backendai_jupyter.web.pending import Pending, pending_of
+from backendai_jupyter.web.relatives import Relative
 
 MAX_SESSIONS = 1000  # in one answer
 _NO_REFUSALS: Mapping[str, Refusal] = {}
@@ -132,6 +132,10 @@ class SessionDetail(Session):
     """A compute session and how it came to its status, oldest step first."""
 
     history: list[Step]
+    depends_on: list[Relative] = Field(
+        default=[], description="that must end well before it starts"
+    )
+    dependents: list[Relative] = Field(default=[], description="that wait for it to end well")
 
 
 class SessionList(RootModel[list[Session]]):
@@ -144,15 +148,6 @@ class Wanted(Model):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     statistics: bool = Field(default=False, description="also what is used at the moment")
-
-
-class SessionFilter(Wanted):
-    """Which sessions to list."""
-
-    status: list[Status] = Field(
-        default=[], description="only these, given once for each; none: all"
-    )
-    limit: Annotated[int, Field(ge=1, le=MAX_SESSIONS)] = MAX_SESSIONS
 
 
 class AgentStatus(StrEnum):

@@ -17,7 +17,6 @@ from backendai_jupyter.web.models import (
     AgentList,
     Session,
     SessionDetail,
-    SessionFilter,
     SessionList,
     Wanted,
     agents_of,
@@ -25,6 +24,8 @@ from backendai_jupyter.web.models import (
     session_of,
     with_progress,
 )
+from backendai_jupyter.web.relatives import relatives_of
+from backendai_jupyter.web.session_filters import SessionFilter
 from backendai_jupyter.web.statistics import agent_with, session_with
 
 S = TypeVar("S", bound=Session)
@@ -57,7 +58,7 @@ async def read_images(manager: Manager) -> ImageList:
 
 
 async def read_sessions(manager: Manager, viewer: Viewer, wanted: SessionFilter) -> SessionList:
-    rows = await manager.sessions.list(viewer, statuses=wanted.status or None, limit=wanted.limit)
+    rows = await manager.sessions.list(viewer, wanted.selection())
     outlook = await _outlook(manager, rows)
     found = [_at_work(manager, session_of(session, outlook.get(session.id))) for session in rows]
     return SessionList(await _measured(manager, found) if wanted.statistics else found)
@@ -77,6 +78,9 @@ async def read_session(
     history = await manager.sessions.history(session_id, viewer)
     waiting = (await _outlook(manager, [session])).get(session_id)
     detail = detail_of(session, history, waiting)
+    parents, children = await manager.dependents.of(session_id, viewer)
+    relatives = {"depends_on": relatives_of(parents), "dependents": relatives_of(children)}
+    detail = detail.model_copy(update=relatives)
     notices = (manager.board.get(kernel.id) for kernel in session.kernels)
     detail = with_progress(detail, [notice for notice in notices if notice is not None])
     detail = _at_work(manager, detail)

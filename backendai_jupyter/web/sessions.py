@@ -1,6 +1,9 @@
-"""``/backendai/v1/sessions``: what runs, why, and an end to it."""
+"""``/backendai/v1/sessions``: what runs, why, something new, and an end to it."""
 
 from __future__ import annotations
+
+import uuid
+from dataclasses import replace
 
 from jupyter_server.auth.decorator import authorized
 from tornado import web
@@ -22,12 +25,12 @@ from backendai_jupyter.web.log_models import Log, Member
 from backendai_jupyter.web.models import (
     END_REASON,
     SessionDetail,
-    SessionFilter,
     SessionList,
     Wanted,
 )
 from backendai_jupyter.web.operation import operation
 from backendai_jupyter.web.queries import read_session, read_sessions
+from backendai_jupyter.web.session_filters import SessionFilter
 
 
 class SessionsHandler(BackendHandler):
@@ -42,14 +45,14 @@ class SessionsHandler(BackendHandler):
     @authorized
     @operation(returns=NewSessionAnswer, query=SessionOptions, body=NewSession)
     async def post(self, query: SessionOptions, body: NewSession) -> NewSessionAnswer:
-        """Make a session of type `batch`, or with `dry_run=true` say what would become of one."""
+        """Ask for a session, without waiting for it; with `dry_run=true` only say what would be."""
         request, plan = await self._asked_for(body)
         sessions, viewer = self.manager.sessions, self.viewer
         if query.dry_run:
             decision = await self.ask(sessions.try_out(request, viewer, plan=plan))
             return NewSessionAnswer(dry_run_of(decision))
         if body.type is not SessionType.BATCH:
-            raise InvalidInput("type", "interactive sessions are started by POST /api/kernels")
+            request = replace(request, kernel_id=str(uuid.uuid4()), for_server=True)
         session = await self.ask(sessions.enqueue(request, viewer, plan=plan))
         return NewSessionAnswer(await self.ask(read_session(self.manager, session.id, viewer)))
 
@@ -60,7 +63,8 @@ class SessionsHandler(BackendHandler):
         if body.batch is not None:
             raise InvalidInput("batch", "only a session of type batch has one")
         name = body.kernelspec or DEFAULT_KERNEL
-        return request_of(specs, name, body.backendai), lambda new: new
+        request = replace(request_of(specs, name, body.backendai), name=body.name)
+        return request, lambda new: new
 
 
 class SessionHandler(BackendHandler):

@@ -67,7 +67,7 @@ async def test_a_malformed_position_is_refused(server: RunningServer) -> None:
 
 
 async def test_clients_that_are_slow_or_gone_cost_nothing(server: RunningServer) -> None:
-    """Also the one that never reads, and the server stops with all of them."""
+    """F62: also the one that never reads, and the server stops with all of them."""
     port = int(server.url.split(":")[2].split("/")[0])
     request = f"GET /{PATH}?token={server.token} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,12 @@ print(json.dumps({
 """
 
 
-async def look_around(engine: PrivateEngine, root: Path, **options: Any) -> dict[str, Any]:
+async def look_around(
+    engine: PrivateEngine, root: Path, *, shm_bytes: int = 0, **options: Any
+) -> dict[str, Any]:
     async with new_rig(engine, root, **options) as rig:
         spec = rig.spec(LOOK_AROUND, memory_mib=300, cpu="1.5")
+        spec = replace(spec, shm_bytes=shm_bytes)
         await rig.runtime.start(spec)
         facts: dict[str, Any] = json.loads(await rig.output(spec))
         return facts
@@ -81,6 +85,12 @@ async def test_a_kernel_has_the_limits_it_was_given(facts: dict[str, Any]) -> No
     assert facts["core"] == [0, 0]
     assert facts["shm"] == 64 * MIB
     assert facts["threads"] == "2"
+
+
+async def test_as_much_memory_is_shared_as_was_asked_for(
+    engine: PrivateEngine, short_tmp_path: Path
+) -> None:
+    assert (await look_around(engine, short_tmp_path, shm_bytes=32 * MIB))["shm"] == 32 * MIB
 
 
 async def test_a_kernel_has_an_init_a_name_and_goes_first_when_memory_is_short(

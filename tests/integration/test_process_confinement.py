@@ -94,6 +94,11 @@ async def test_each_kernel_has_its_own_tmp_and_shared_memory(rig: Rig) -> None:
     assert "mark" not in os.listdir("/tmp") + os.listdir("/dev/shm")  # noqa: PTH208
 
 
+async def test_as_much_memory_is_shared_as_was_asked_for(rig: Rig) -> None:
+    code = "import os; s = os.statvfs('/dev/shm'); print(s.f_blocks * s.f_frsize)"
+    assert await rig.output(code, shm_bytes=32 << 20) == f"{32 << 20}\n"
+
+
 async def test_semaphores_of_multiprocessing_work(rig: Rig) -> None:
     code = "import multiprocessing as m; p = m.Pool(1); print(p.map(abs, [-3])); p.terminate()"
     assert await rig.output(code) == "[3]\n"

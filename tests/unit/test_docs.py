@@ -144,6 +144,7 @@ def test_the_page_on_resources_lists_the_fields_that_there_are() -> None:
     assert re.findall(r"^\| `(\w+)`", table, re.MULTILINE) == [
         "resources",
         "preset",
+        "shm",
         "mounts",
         "env",
         "cluster_size",
@@ -153,6 +154,7 @@ def test_the_page_on_resources_lists_the_fields_that_there_are() -> None:
         "resource_group",
         "priority",
         "not_before",
+        "depends_on",
     ]
     assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set(Options.model_fields)
 

@@ -39,6 +39,7 @@ class ContainerSpec:
     hostname: str
     devices: Exposure = field(default_factory=Exposure)
     membership: Membership | None = None  # None: it is on no network of its session
+    shm_bytes: int = 0  # 0: as usual
 
 
 @dataclass(frozen=True, slots=True)

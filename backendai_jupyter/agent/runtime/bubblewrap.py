@@ -73,7 +73,7 @@ class Bubblewrap:
                 make_mount_point(spec.home_dir, rest, Path(mount.source), spec.uid, spec.gid)
 
     def command(self, spec: ContainerSpec, directory: Path, *, info_fd: int) -> tuple[str, ...]:
-        words = [*self._base(spec.uid, spec.gid), "--hostname", spec.hostname]
+        words = [*self._base(spec.uid, spec.gid, spec.shm_bytes), "--hostname", spec.hostname]
         words += ["--info-fd", str(info_fd)]
         words += _show("--bind", spec.home_dir, HOME)
         words += _show("--bind", directory / "tmp", "/tmp")  # noqa: S108 - the kernel's own
@@ -113,7 +113,7 @@ class Bubblewrap:
         become = become_user(self._setpriv, uid, gid)
         return (*become, "--bounding-set", "-all") if become else ()
 
-    def _base(self, uid: int, gid: int) -> list[str]:
+    def _base(self, uid: int, gid: int, shm_bytes: int = 0) -> list[str]:
         words = [self._bwrap, "--die-with-parent", "--new-session"]
         words += ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
         words += ["--cap-drop", "ALL"]
@@ -124,6 +124,8 @@ class Bubblewrap:
             words += ["--unshare-user", "--uid", str(uid), "--gid", str(gid)]
         words += self._shown
         words += ["--proc", "/proc", "--dev", "/dev"]
+        if shm_bytes:
+            words += ["--size", str(shm_bytes)]
         return [*words, "--perms", "1777", "--tmpfs", "/dev/shm"]  # noqa: S108 - a new one
 
     def _installation(self) -> list[str]:

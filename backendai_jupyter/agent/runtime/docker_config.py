@@ -79,7 +79,7 @@ def container_config(
             "OomScoreAdj": OOM_SCORE,
             "Init": with_init,
             "IpcMode": "private",
-            "ShmSize": SHM_BYTES,
+            "ShmSize": spec.shm_bytes or SHM_BYTES,
             "LogConfig": {
                 "Type": "json-file",
                 "Config": {"max-size": LOG_SIZE, "max-file": "1"},

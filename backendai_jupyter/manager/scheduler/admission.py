@@ -27,6 +27,7 @@ T = TypeVar("T")
 Outcome = Placed | Why
 
 _FAILED: Outcome = Why.DEFECT
+_NOT_IN_LINE = frozenset({Why.TIME, Why.PARENT})
 
 
 def decide(snapshot: Snapshot) -> list[Decision]:
@@ -82,12 +83,14 @@ class _Pass:
             if isinstance(outcome, Placed):
                 decided.append(outcome)
                 continue
-            position += outcome is not Why.TIME
+            position += outcome not in _NOT_IN_LINE
             explained = partial(self._explained, session, outcome, position)
             decided.append(_guarded(session, explained, _defect(session, position)))
         return decided + [_defect(session, None) for session in self._broken]
 
     def _tried(self, session: WaitingSession) -> Outcome:
+        if session.parents:
+            return Why.PARENT
         if session.not_before > self._snapshot.now:
             return Why.TIME
         if self._is_held_up:
@@ -107,6 +110,8 @@ class _Pass:
         match why:
             case Why.TIME:
                 return Waiting(session, why, explain.why_not_yet(session))
+            case Why.PARENT:
+                return Waiting(session, why, explain.why_not_after(session))
             case Why.AGENT:
                 return Waiting(session, why, explain.why_no_agent(self._room, session), position)
             case Why.DEFECT:

@@ -13,6 +13,7 @@ from backendai_jupyter.manager.scheduler.parts import Part, ways
 from backendai_jupyter.manager.scheduler.placement import Lack, Room
 from backendai_jupyter.manager.scheduler.snapshot import Candidate
 
+_NAMED = 3  # sessions that one depends on
 EXACT = 10  # places that are said exactly: each other one would be written at every change
 _NO_NETWORK = {
     ClusterMode.SINGLE_NODE: "Waiting for an agent that can give kernels a network of their own.",
@@ -33,6 +34,9 @@ def check_can_ever_fit(candidates: Sequence[Candidate], request: Slots, kernels:
     if not candidates or any(request.fits_in(c.capacity) for c in candidates):
         return
     slot, largest = _too_large(candidates, request)
+    if not any(c.capacity[slot] for c in candidates):
+        known = ", ".join(Slots.total(c.capacity for c in candidates))
+        raise NeverFits(slot, f"No agent has the slot {slot}; those that there are have {known}.")
     asks = "it asks" if kernels == 1 else f"its {kernels} kernels on one agent ask"
     raise NeverFits(
         slot,
@@ -68,6 +72,14 @@ def why_not_its_turn(position: int, group: str) -> str:
 def why_not_yet(session: WaitingSession) -> str:
     at = datetime.fromtimestamp(session.not_before, UTC)
     return f"Waiting for its time: it is not to start before {at:%Y-%m-%d %H:%M:%S} UTC."
+
+
+def why_not_after(session: WaitingSession) -> str:
+    named = [f"{parent.name!r} ({parent.id})" for parent in session.parents[:_NAMED]]
+    more = len(session.parents) - len(named)
+    which = " and ".join([*named, f"{more} more"] if more else named)
+    what = "session" if len(session.parents) == 1 else "sessions"
+    return f"Waiting for the end of {what} {which}, on which it depends."
 
 
 def why_no_agent(room: Room, session: WaitingSession) -> str:

@@ -15,6 +15,7 @@ from backendai_jupyter.domain.wire import AgentReport
 from backendai_jupyter.errors import Conflict, NoCapacity, NotFound, Unavailable
 from backendai_jupyter.manager.board import Board
 from backendai_jupyter.manager.scheduler.admission import decide
+from backendai_jupyter.manager.scheduler.foresight import Foresight, Passed
 from backendai_jupyter.manager.scheduler.snapshot import (
     Candidate,
     Decision,
@@ -32,6 +33,7 @@ from backendai_jupyter.store.sessions import SessionStore
 log = logging.getLogger(__name__)
 
 _OUTLOOK_S = 2.0  # how old what is said of the queue may be
+_NOT_OF_AGENTS = frozenset({Why.TIME, Why.PARENT})
 _CLAIMING_S = 2.0  # after so long a pass looks anew at who waits, and with which priority
 
 
@@ -51,6 +53,7 @@ class Scheduler:
         agents: AgentStore,
         board: Board,
         hosts: Mapping[str, VFolderHost],
+        foresight: Foresight,
         policies: Callable[[], Mapping[str, GroupPolicy]],
         scheduled: Callable[[], None],
         told: Callable[[], None],
@@ -64,6 +67,7 @@ class Scheduler:
         self._agents = agents
         self._board = board
         self._hosts = hosts
+        self._foresight = foresight
         self._policies = policies
         self._scheduled = scheduled
         self._told = told  # why something waits
@@ -73,6 +77,7 @@ class Scheduler:
         # Of this process only: a new leader counts from the start, which costs some patience.
         self._attempts: dict[str, int] = {}
         self._last_agents: dict[str, str] = {}
+        self._passed: Passed | None = None  # of the last pass, until somebody asks for it
         self._outlook: Mapping[str, Waiting] = {}
         self._looked_at = -math.inf
         self._looking = asyncio.Lock()
@@ -121,9 +126,9 @@ class Scheduler:
 
     async def step(self) -> None:
         """One pass over all pending sessions of this cluster."""
-        decisions = await self._decide(await self._queue.waiting(self._cluster_id))
-        self._take_note(decisions)
-        await self.carry_out(decisions)
+        passed = await self._decide(await self._queue.waiting(self._cluster_id))
+        self._take_note(passed)
+        await self.carry_out(passed.decisions)
 
     async def carry_out(self, decisions: Sequence[Decision]) -> None:
         """Claim what was placed, in order, and tell those that wait why.
@@ -150,7 +155,7 @@ class Scheduler:
     async def try_out(self, session: WaitingSession) -> Decision:
         """Say what a pass now would do with a session that is not there yet; claims nothing."""
         waiting = await self._queue.waiting(self._cluster_id)
-        decisions = await self._decide((*waiting, session))
+        decisions = await self._foresight.add(await self._decide((*waiting, session)))
         return next(decision for decision in decisions if decision.session is session)
 
     async def outlook(self) -> Mapping[str, Waiting]:
@@ -158,31 +163,36 @@ class Scheduler:
         async with self._looking:
             if self._clock() - self._looked_at > _OUTLOOK_S:
                 waiting = await self._queue.waiting(self._cluster_id)
-                self._keep_outlook(await self._decide(waiting))
+                self._keep(await self._decide(waiting))
+            if self._passed is not None:
+                decisions = await self._foresight.add(self._passed)
+                self._outlook = {d.session.id: d for d in decisions if isinstance(d, Waiting)}
+                self._passed = None
             return self._outlook
 
-    async def _decide(self, waiting: tuple[WaitingSession, ...]) -> Sequence[Decision]:
+    async def _decide(self, waiting: tuple[WaitingSession, ...]) -> Passed:
         """Decide in a thread: with ten thousand sessions that takes seconds."""
         if not waiting:
-            return ()
-        decisions = await asyncio.to_thread(decide, await self.snapshot(waiting))
+            return Passed(Snapshot(self._now(), (), ()), ())
+        snapshot = await self.snapshot(waiting)
+        decisions = await asyncio.to_thread(decide, snapshot)
         refused = [refusal.reason for refusal in self._board.refusals.values()]
-        return [_with_reasons(decision, refused) for decision in decisions]
+        return Passed(snapshot, [_with_reasons(decision, refused) for decision in decisions])
 
-    def _take_note(self, decisions: Sequence[Decision]) -> None:
+    def _take_note(self, passed: Passed) -> None:
         """Keep what the next pass depends on."""
-        for decision in decisions:
+        for decision in passed.decisions:
             if isinstance(decision, Placed):
                 self._last_agents[decision.session.group] = list(decision.agents.values())[-1]
         self._attempts = {
             d.session.id: self._attempts.get(d.session.id, 0) + (d.why is Why.ROOM)
-            for d in decisions
+            for d in passed.decisions
             if isinstance(d, Waiting)
         }
-        self._keep_outlook(decisions)
+        self._keep(passed)
 
-    def _keep_outlook(self, decisions: Iterable[Decision]) -> None:
-        self._outlook = {d.session.id: d for d in decisions if isinstance(d, Waiting)}
+    def _keep(self, passed: Passed) -> None:
+        self._passed = passed
         self._looked_at = self._clock()
 
     async def _claim(self, placed: Placed) -> None:
@@ -213,6 +223,6 @@ def managed_swarms(reports: Iterable[AgentReport]) -> set[str]:
 
 def _with_reasons(decision: Decision, refused: Sequence[str]) -> Decision:
     """Return the same with why agents that are there cannot be used, which is why it waits."""
-    if not refused or isinstance(decision, Placed) or decision.why is Why.TIME:
+    if not refused or isinstance(decision, Placed) or decision.why in _NOT_OF_AGENTS:
         return decision
     return replace(decision, reason=" ".join([decision.reason, *refused]))

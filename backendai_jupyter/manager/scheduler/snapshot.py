@@ -73,6 +73,7 @@ class Why(StrEnum):
     TURN = "turn"  # something before it in its group waits for room
     AGENT = "agent"  # no agent that is there could run it, empty or not
     TIME = "time"  # it is not to start yet
+    PARENT = "parent"  # one that it depends on has not ended yet
     DEFECT = "defect"  # the scheduler failed at it
 
 
@@ -83,12 +84,21 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True)
+class Estimate:
+    """When a session may start, by the run times of others; seconds since the epoch, UTC."""
+
+    earliest: float
+    latest: float | None = None  # None: nobody can say
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
     session: WaitingSession
     why: Why
     reason: str  # a sentence for the owner
     position: int | None = None  # in the queue of its group, from 1; none before its time
     shortfall: Slots = _NOTHING  # what the agent that is closest to enough lacks
+    estimate: Estimate | None = None
 
 
 Decision = Placed | Waiting

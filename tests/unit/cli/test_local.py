@@ -17,7 +17,7 @@ from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.migrate import upgrade
 from backendai_jupyter.store.sessions import SessionStore
 from backendai_jupyter.store.users import UserStore
-from backendai_jupyter.web.models import SessionFilter
+from backendai_jupyter.web.session_filters import SessionFilter
 from tests.records import SMALL
 
 

@@ -17,11 +17,11 @@ from backendai_jupyter.web.models import (
     Agent,
     AgentList,
     SessionDetail,
-    SessionFilter,
     SessionList,
     detail_of,
     session_of,
 )
+from backendai_jupyter.web.session_filters import SessionFilter
 from tests.records import make_kernel, make_session
 
 UUID = "a0ef1c94-f85c-406d-9b7a-dfd88d5208d4"

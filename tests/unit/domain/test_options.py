@@ -53,6 +53,12 @@ from backendai_jupyter.errors import InvalidInput
         pytest.param({"priority": -1}, "backendai.priority", id="priority below 0"),
         pytest.param({"priority": "10"}, "backendai.priority", id="priority is a string"),
         pytest.param({"priority": True}, "backendai.priority", id="priority is a boolean"),
+        pytest.param({"shm": "much"}, "backendai.shm", id="no size of shared memory"),
+        pytest.param({"shm": 0}, "backendai.shm", id="no shared memory"),
+        pytest.param({"depends_on": "a"}, "backendai.depends_on", id="parents are no list"),
+        pytest.param({"depends_on": [1]}, "backendai.depends_on", id="a parent is a number"),
+        pytest.param({"depends_on": [" "]}, "backendai.depends_on", id="a parent has no name"),
+        pytest.param({"depends_on": ["a"] * 33}, "backendai.depends_on", id="too many parents"),
         pytest.param({"not_before": "soon"}, "backendai.not_before", id="no time"),
         pytest.param({"not_before": 1.5}, "backendai.not_before", id="time is a number"),
         pytest.param(
@@ -164,3 +170,11 @@ def test_a_malformed_variable_is_named(environ: dict[str, str], field: str) -> N
 def test_variables_that_are_set_inside_kernels_ask_for_nothing() -> None:
     environ = {"BACKENDAI_CLUSTER_SIZE": "3", "BACKENDAI_SESSION_ID": "x"}
     assert Options.from_environment(environ) == Options()
+
+
+def test_parents_and_shared_memory_are_those_of_the_strongest_layer() -> None:
+    weak = Options.parse({"depends_on": ["a", "b", "a"], "shm": "256m"})
+    assert (weak.depends_on, weak.shm) == (["a", "b"], 256 << 20)
+    assert merge([weak, Options()]) == weak
+    strong = merge([weak, Options.parse({"depends_on": [], "shm": 1024})])
+    assert (strong.depends_on, strong.shm) == ([], 1024)

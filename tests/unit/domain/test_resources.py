@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backendai_jupyter.domain.resources import Slots, parse_size, size_for_people
+from backendai_jupyter.domain.resources import Slots, Unit, parse_size, size_for_people, unit_of
 from backendai_jupyter.errors import InvalidInput
 
 GIB = 1024**3
@@ -42,6 +42,9 @@ def test_what_is_no_size(raw: object) -> None:
         pytest.param({"cpu": "0.0001"}, "resources.cpu", id="too fine"),
         pytest.param({"mem": "4x"}, "resources.mem", id="no size"),
         pytest.param({"cuda.device": 0.5}, "resources.cuda.device", id="half a device"),
+        pytest.param({"cuda.mig-1g.5gb": 2}, "resources.cuda.mig-1g.5gb", id="two of a unique one"),
+        pytest.param({"npu.device": 0.5}, "resources.npu.device", id="half of another kind"),
+        pytest.param({"npu.cores": 1}, "resources.npu.cores", id="no part of a kind"),
         pytest.param([1], "resources", id="no object"),
         pytest.param({1: 2}, "resources.1", id="slot is a number"),
     ],
@@ -79,3 +82,31 @@ def test_a_layer_covers_the_one_below_slot_by_slot() -> None:
 def test_people_read_units() -> None:
     assert Slots.parse({"cpu": 2, "mem": "1536m"}).for_people() == "cpu 2, mem 1.5 GiB"
     assert size_for_people(10) == "10 bytes"
+
+
+@pytest.mark.parametrize(
+    ("slot", "unit"),
+    [
+        ("cpu", Unit.COUNT),
+        ("mem", Unit.BYTES),
+        ("cuda.shares", Unit.FRACTION),
+        ("npu.device", Unit.COUNT),
+        ("npu.shares", Unit.FRACTION),
+        ("cuda.mig-3g.20gb", Unit.UNIQUE),
+        ("gpu", None),
+        ("npu.devices", None),
+        ("Npu.device", None),
+    ],
+)
+def test_the_name_of_a_slot_says_its_unit(slot: str, unit: Unit | None) -> None:
+    assert unit_of(slot) is unit
+
+
+def test_slots_of_kinds_that_nobody_knew_are_counted_as_any() -> None:
+    asked = Slots.parse({"npu.device": 2, "npu.shares": "0.25", "cuda.mig-1g.5gb": 1})
+    assert asked.for_people() == "cuda.mig-1g.5gb 1, npu.device 2, npu.shares 0.25"
+
+
+def test_an_unknown_slot_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(InvalidInput, match=r"known are cpu, mem, cuda\.device, .*KIND\.device"):
+        Slots.parse({"gpu": 1})

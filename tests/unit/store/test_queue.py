@@ -49,6 +49,7 @@ async def test_what_waits_is_read_with_all_that_its_placement_depends_on(
                 WaitingKernel(session.main.id, "python", ONE_CPU.to_amounts(), frozenset({"nfs"})),
             ),
             not_before=99.5,
+            name=session.name,
         ),
     )
 

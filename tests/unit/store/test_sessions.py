@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from backendai_jupyter.domain.records import SYSTEM, User, Viewer
+from backendai_jupyter.domain.records import SYSTEM, Selection, User, Viewer
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.states import FINAL, Status
 from backendai_jupyter.domain.wire import Exit, ExitReason
@@ -107,13 +107,11 @@ async def test_lists_are_newest_first_and_live_ones_oldest_first(
     a, b, c = [await make_session(now=float(at)) for at in (10, 20, 30)]
     elsewhere = await make_session(now=40.0, cluster_id="elsewhere")
     assert await sessions.list(SYSTEM) == (elsewhere, c, b, a)
-    assert await sessions.list(SYSTEM, limit=2) == (elsewhere, c)
-    assert await sessions.list(SYSTEM, cluster_id="here", limit=2) == (c, b)
+    assert await sessions.list(SYSTEM, Selection(limit=2)) == (elsewhere, c)
     assert await sessions.live("here") == (a, b, c)
     await sessions.terminate(b.id, SYSTEM, reason="", by="x", now=50.0)
     assert await sessions.live("here") == (a, c)
-    assert [s.id for s in await sessions.list(SYSTEM, statuses=FINAL)] == [b.id]
-    assert await sessions.list(SYSTEM, statuses=()) == ()
+    assert [s.id for s in await sessions.list(SYSTEM, Selection(statuses=FINAL))] == [b.id]
     assert await sessions.clusters_in_use() == {"here", "elsewhere"}
     await sessions.terminate(elsewhere.id, SYSTEM, reason="", by="x", now=50.0)
     assert await sessions.clusters_in_use() == {"here"}

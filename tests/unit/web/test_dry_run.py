@@ -15,7 +15,13 @@ from tests.records import make_session
 from tests.unit.manager.scheduler.samples import session
 
 WAITING = Waiting(session("s", group="gpu"), Why.ROOM, "No room.", 3, Slots({"cpu": "0.5"}))  # type: ignore[dict-item]
-PENDING = {"why": "room", "reason": "No room.", "position": 3, "shortfall": {"cpu": "0.5"}}
+PENDING = {
+    "why": "room",
+    "reason": "No room.",
+    "position": 3,
+    "shortfall": {"cpu": "0.5"},
+    "estimate": None,
+}
 
 
 def test_it_says_which_agents_or_what_is_lacking() -> None:

@@ -102,6 +102,31 @@ async def test_silence_is_broken_by_a_comment(monkeypatch: pytest.MonkeyPatch) -
     assert text.startswith(": ")
 
 
+async def test_a_client_that_went_away_is_told_nothing_and_kept_nowhere() -> None:
+    """F62: neither a listener nor what would have been sent to it stays."""
+    stream = Stream()
+    await stream.sent()
+    stream.subscriber.close()
+    await stream.post("k", Status.RUNNING)
+    assert await stream.subscriber.next_text() is None
+    assert stream.changes._listeners == []
+
+
+async def test_who_comes_back_gets_what_ended_after_the_last_event_that_he_had() -> None:
+    stream = Stream()
+    for name in ("a", "b"):
+        await stream.post(name, Status.RUNNING)
+    last = stream.changes.known(ADA)[-1].id
+    stream.subscriber.close()
+    await stream.post("a", Status.TERMINATED)
+    stream.subscriber = Subscriber(stream.changes, ADA, after=last)
+    assert await stream.sent() == [
+        ("snapshot", {"session_ids": ["b"]}),
+        ("session", ("b", "RUNNING")),
+        ("session", ("a", "TERMINATED")),
+    ]
+
+
 async def test_it_ends_with_the_client_and_with_the_server() -> None:
     stream = Stream()
     await stream.sent()

@@ -70,7 +70,10 @@ def test_every_reference_leads_to_a_valid_schema() -> None:
 
 def test_parameters_are_described_as_they_are_read() -> None:
     described = DOCUMENT["paths"]["/backendai/v1/sessions"]["get"]["parameters"]
-    assert {parameter["name"] for parameter in described} == {"status", "limit", "statistics"}
+    assert {parameter["name"] for parameter in described} == {
+        *("status", "resource_group", "owner", "name", "since"),
+        *("oldest_first", "after", "limit", "statistics"),
+    }
     path = DOCUMENT["paths"]["/backendai/v1/sessions/{session_id}/logs"]["get"]["parameters"]
     assert [(p["name"], p["in"], p["required"]) for p in path] == [
         ("session_id", "path", True),

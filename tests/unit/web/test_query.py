@@ -6,8 +6,9 @@ import pytest
 
 from backendai_jupyter.domain.states import Status
 from backendai_jupyter.errors import InvalidInput
-from backendai_jupyter.web.models import MAX_SESSIONS, SessionFilter
+from backendai_jupyter.web.models import MAX_SESSIONS
 from backendai_jupyter.web.operation import Nothing, read_query
+from backendai_jupyter.web.session_filters import SessionFilter
 
 
 def test_a_filter_may_name_several_statuses() -> None:

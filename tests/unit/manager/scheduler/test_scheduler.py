@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 
@@ -13,13 +14,15 @@ from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.states import Status
 from backendai_jupyter.manager.board import Board
 from backendai_jupyter.manager.reports import Refusal
+from backendai_jupyter.manager.scheduler.foresight import Foresight
 from backendai_jupyter.manager.scheduler.scheduler import Scheduler
-from backendai_jupyter.manager.scheduler.snapshot import Placed, Why
+from backendai_jupyter.manager.scheduler.snapshot import Estimate, Placed, Why
 from backendai_jupyter.store.agents import AgentStore
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.queue import QueueStore
+from backendai_jupyter.store.runs import RunStore
 from backendai_jupyter.store.sessions import SessionStore
-from tests.unit.manager.scheduler.samples import agent_of, session
+from tests.unit.manager.scheduler.samples import agent_of, session, waiting
 from tests.unit.store.samples import add_user, new_session, report
 
 GIB = 1 << 30
@@ -33,6 +36,7 @@ class Cluster:
         self.sessions = SessionStore(database)
         self.agents = AgentStore(database)
         self.queue = QueueStore(database)
+        self.runs = RunStore(database)
         self.board = Board()
         self.now = 10.0
         self.owner = owner
@@ -48,6 +52,7 @@ class Cluster:
             agents=self.agents,
             board=self.board,
             hosts={},
+            foresight=Foresight("here", self.runs, clock=self._clock),
             policies=self._policies,
             scheduled=lambda: None,
             told=self._was_told,
@@ -80,6 +85,17 @@ class Cluster:
         slots = Slots({"cpu": cpu, "mem": GIB})
         new = new_session(**{"owner": self.owner, "slots": slots, "mounts": (), **fields})
         return await self.sessions.create(new, now=self.now)
+
+    async def run(self, *, seconds: float | None = None) -> None:
+        """Start a session, and end it after so many seconds."""
+        session = await self.ask()
+        kernel_id, began = session.main.id, self.now
+        await self.scheduler.step()
+        for status in (Status.RUNNING, Status.TERMINATING, Status.TERMINATED):
+            if seconds is None and status is not Status.RUNNING:
+                return
+            await self.sessions.move(kernel_id, status, reason="", by="a", now=self.now)
+            self.now = began + (seconds or 0.0)
 
     async def status(self, session: ComputeSession) -> Status:
         return (await self.sessions.get(session.id, SYSTEM)).status
@@ -269,3 +285,36 @@ async def test_what_is_not_to_start_yet_starts_at_its_time(cluster: Cluster) -> 
     cluster.now = 50.0
     await cluster.scheduler.step()
     assert await cluster.status(asked) is Status.SCHEDULED
+
+
+async def test_passes_at_once_claim_each_session_once(cluster: Cluster) -> None:
+    """F40: two managers that both believe to lead decide the same sessions at the same time."""
+    for name in "ab":
+        await cluster.add_agent(name, cpu=3)
+    queue = [await cluster.ask() for _ in range(8)]
+    managers = [cluster.scheduler, cluster.another(), cluster.another()]
+    await asyncio.gather(*(manager.step() for manager in managers))
+    await cluster.scheduler.step()
+    statuses = [await cluster.status(one) for one in queue]
+    assert statuses == [Status.SCHEDULED] * 6 + [Status.PENDING] * 2
+    for one in queue[:6]:
+        steps = await cluster.sessions.history(one.id, SYSTEM)
+        assert [step.after for step in steps] == [Status.PENDING, Status.SCHEDULED]
+
+
+async def test_what_waits_is_told_when_it_may_start_once_others_have_ended(
+    cluster: Cluster,
+) -> None:
+    await cluster.add_agent("a", cpu=1)
+    for _ in range(3):
+        await cluster.run(seconds=100.0)
+    before = cluster.now
+    await cluster.run()
+    first, second = await cluster.ask(), await cluster.ask()
+    await cluster.scheduler.step()
+    said = await cluster.another().outlook()
+    assert said[first.id].estimate == Estimate(before + 101.0, before + 101.0)
+    assert said[second.id].estimate == Estimate(before + 201.0, before + 201.0)
+    trial = session("trial", Slots({"cpu": 1, "mem": GIB}), created_at=cluster.now + 1)
+    tried = waiting(await cluster.scheduler.try_out(trial))
+    assert tried.estimate == Estimate(before + 301.0, before + 301.0)
