@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import secrets
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from typing import Any, NoReturn, Protocol
 
 from backendai_jupyter.agent.accelerators.exposure import Exposure
 from backendai_jupyter.agent.accelerators.pool import DevicePool
+from backendai_jupyter.agent.kernel_files import MEMBERS_KEY, OUTPUT_FILE, deliver, write_private
 from backendai_jupyter.agent.networks import SessionNetworks
 from backendai_jupyter.agent.node import Node
 from backendai_jupyter.agent.relay.client import Endpoint
@@ -38,8 +38,6 @@ _ABANDONED = "Its end was asked for while it started."
 LOG_TAIL_BYTES = 16 * 1024
 _SOCKET_PREFIX = "s"  # sockets are RUN_DIR/s-1 .. s-5
 _CONNECTION_FILE = "connection.json"
-_OUTPUT_FILE = Path(__file__).with_name("kernel_output.py")  # see decision 016
-_DELIVERY_FILE = Path(__file__).with_name("kernel_delivery.py")  # it is used by the other
 
 
 class Relay(Protocol):
@@ -76,6 +74,7 @@ class Tools:
     settings: BackendAIAgent  # which may change at any time
     devices: DevicePool
     networks: SessionNetworks
+    secret_of: Callable[[str], str]  # that of all members of a session
 
 
 @dataclass(slots=True)
@@ -195,12 +194,14 @@ class Container:
         )
         inside = runtime.inside(run_dir, home_dir)
         content = ipc_connection(f"{inside.run_dir}/{_SOCKET_PREFIX}", launch.key)
-        _write_private(run_dir / _CONNECTION_FILE, json.dumps(content), tools.node)
-        for file in (_OUTPUT_FILE, _DELIVERY_FILE):
-            _write_private(run_dir / file.name, file.read_text(), tools.node)
+        write_private(run_dir / _CONNECTION_FILE, json.dumps(content).encode(), tools.node)
+        deliver(run_dir, tools.node)
+        if launch.assignment.membership is not None:
+            secret = tools.secret_of(launch.assignment.session_id)
+            write_private(run_dir / MEMBERS_KEY, secret.encode(), tools.node)
         files = {
             "{connection_file}": f"{inside.run_dir}/{_CONNECTION_FILE}",
-            "{kernel_output}": f"{inside.run_dir}/{_OUTPUT_FILE.name}",
+            "{kernel_output}": f"{inside.run_dir}/{OUTPUT_FILE}",
         }
         assignment = launch.assignment
         spec = ContainerSpec(
@@ -377,16 +378,3 @@ def in_words(error: BackendError | OSError) -> str:
         return str(error)
     about = f"{error.filename}: " if error.filename else ""
     return f"{about}{error.strerror or error}."
-
-
-def _write_private(path: Path, content: str, node: Node) -> None:
-    """Write a file that only its kernel can read; it holds the message key."""
-    partial = path.with_suffix(".partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(content)
-    except OSError as error:  # of a full disk, it does not say which
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    node.give(partial)
-    partial.rename(path)
