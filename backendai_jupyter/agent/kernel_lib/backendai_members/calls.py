@@ -90,6 +90,8 @@ class Line:
         if event & _REFUSED:
             self._refused = True  # or it was ending: so it is tried again
         elif self._sent_at is not None:
+            while self.open and self.socket.poll(0):
+                self.hear()  # what had come before
             self._end("lost", "the connection was lost: its kernel has ended, or its node is away")
 
     def look(self, now: float) -> None:
@@ -118,8 +120,9 @@ class Line:
         self.socket.close()
 
     def _end(self, status: str, why: str = "") -> None:
-        self.result.end(status, evalue=why)
-        self._audience.end(self.result)
+        if self.open:
+            self.result.end(status, evalue=why)
+            self._audience.end(self.result)
 
 
 class Call:
