@@ -50,7 +50,7 @@ async def test_an_all_reduce_over_two_nodes_finds_what_one_machine_finds(nodes: 
     printed = text_of(await run(nodes, "06-all-reduce.ipynb"))
     (expected,) = re.findall(r"^at once: (.*)$", printed, re.MULTILINE)
     places = re.findall(r"^rank (\d) on (\w+) with 205 of 615 rides: (.*)$", printed, re.MULTILINE)
-    assert places == [(str(rank), host, expected) for rank, host in enumerate(HOSTS)]
+    assert places == [(str(rank), host, expected) for rank, host in enumerate(HOSTS)], printed
     await assert_was_on_two_nodes(nodes)
 
 
