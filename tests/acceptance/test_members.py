@@ -1,4 +1,4 @@
-"""Sample notebooks of several kernels compute on two nodes, each with a Docker engine of its own."""
+"""Sample notebooks of several kernels compute on two nodes, each with a Docker engine."""
 
 from __future__ import annotations
 

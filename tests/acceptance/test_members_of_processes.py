@@ -1,4 +1,4 @@
-"""``%%backendai`` in a session of processes of one machine, as a stock client of a server has it."""
+"""``%%backendai`` in a session of processes of one machine, as a client of a server has it."""
 
 from __future__ import annotations
 
