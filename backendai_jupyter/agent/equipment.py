@@ -120,6 +120,7 @@ class Equipment:
             settings=settings,
             devices=self.devices,
             networks=SessionNetworks(runtimes),
+            secret_of=sealer.secret_of,
         )
         self._agent = Agent(
             site.agent_id,

@@ -2,13 +2,12 @@
 
 The agent puts this file beside the kernel's connection file and the kernelspec has ipykernel run
 ``install`` when it starts (decision 016).  Nobody else imports it: it needs ipykernel and pyzmq
-of the kernel's own image, and of this package ``kernel_delivery.py``, which is put beside it.
+of the kernel's own image, and of this package the files that are put beside it.
 
 What is written goes through three places, each with a bound: a stream's text that was not handed
 over yet (``PIECE_CHARS``), the backlog of ipykernel's IOPub thread (``WAITING_BYTES``,
 ``WAITING_MESSAGES``) and the socket (``SOCKET_MESSAGES``), which says when it is full.  A writer
-waits for room in the backlog; the threads that keep the kernel reachable never wait, nor do the
-few messages that say how a cell goes.
+waits for room in the backlog; threads that keep the kernel reachable, and how a cell goes, do not.
 """
 
 from __future__ import annotations
@@ -350,6 +349,7 @@ def install(shell: Any) -> None:
 
     # Not now: while a cell runs, as this does, IPython has put a `write` of its own on the streams.
     shell.kernel.start = limit_and_start
+    runpy.run_path(str(Path(__file__).with_name("kernel_members.py")))["offer"](shell)
 
 
 def _limit(shell: Any) -> None:

@@ -19,7 +19,7 @@ from typing import Any, NoReturn, Protocol
 
 from backendai_jupyter.agent.accelerators.exposure import Exposure
 from backendai_jupyter.agent.accelerators.pool import DevicePool
-from backendai_jupyter.agent.kernel_files import OUTPUT_FILE, deliver, write_private
+from backendai_jupyter.agent.kernel_files import MEMBERS_KEY, OUTPUT_FILE, deliver, write_private
 from backendai_jupyter.agent.networks import SessionNetworks
 from backendai_jupyter.agent.node import Node
 from backendai_jupyter.agent.relay.client import Endpoint
@@ -75,6 +75,7 @@ class Tools:
     settings: BackendAIAgent  # which may change at any time
     devices: DevicePool
     networks: SessionNetworks
+    secret_of: Callable[[str], str]  # that of all members of a session
 
 
 @dataclass(slots=True)
@@ -222,6 +223,9 @@ class Container:
         content = ipc_connection(f"{inside.run_dir}/{_SOCKET_PREFIX}", launch.key)
         write_private(run_dir / _CONNECTION_FILE, json.dumps(content).encode(), tools.node)
         deliver(run_dir, tools.node)
+        if launch.assignment.membership is not None:
+            secret = tools.secret_of(launch.assignment.session_id)
+            write_private(run_dir / MEMBERS_KEY, secret.encode(), tools.node)
         return {
             "{connection_file}": f"{inside.run_dir}/{_CONNECTION_FILE}",
             "{kernel_output}": f"{inside.run_dir}/{OUTPUT_FILE}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import stat
 from pathlib import Path
 
@@ -18,12 +19,13 @@ MIN_SECRET_BYTES = 32
 class Sealer:
     """Seals with the cluster secret, which managers and agents read from the same file.
 
-    On one machine the secret is made at start and never leaves the process.
+    On one machine it is made once and stays in the data directory.
     See https://github.com/fernet/spec.
     """
 
     def __init__(self, secret: bytes | None = None) -> None:
-        self._fernet = Fernet(secret or Fernet.generate_key())
+        self._secret = secret or Fernet.generate_key()
+        self._fernet = Fernet(self._secret)
 
     @classmethod
     def from_file(cls, name: str, *, field: str) -> Sealer:
@@ -39,6 +41,13 @@ class Sealer:
             problem = f"{path} has {len(content)} bytes and needs {MIN_SECRET_BYTES}"
             raise InvalidInput(field, f"{problem}: openssl rand -base64 48 > {path}")
         return cls(base64.urlsafe_b64encode(hashlib.sha256(content).digest()))
+
+    def secret_of(self, session_id: str) -> str:
+        """Return 32 bytes, in hex, by which the members of a session know each other.
+
+        It is the same on every agent, and tells nothing of the cluster secret.
+        """
+        return hmac.new(self._secret, f"members of {session_id}".encode(), "sha256").hexdigest()
 
     def seal(self, connection: Connection) -> str:
         return self._fernet.encrypt(connection.model_dump_json().encode()).decode()

@@ -28,6 +28,7 @@ from backendai_jupyter.provisioning.instance import (
 from backendai_jupyter.provisioning.parts import make_manager
 from backendai_jupyter.provisioning.reap import end_sessions, reap
 from backendai_jupyter.storage.hosts import VFolderHost
+from backendai_jupyter.storage.private import lasting_secret
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.hosts import VFolderHostStore
 from backendai_jupyter.store.migrate import make_ready
@@ -70,7 +71,10 @@ class Embedded:
         self._undo.append(equipment.close)
         await reached("server.instance.opened")
         await asyncio.gather(self._open_storage(hosts), equipment.open())
-        cluster, live, sealer = MemoryClusterStore(), MemoryLiveStore(), Sealer()
+        cluster, live = MemoryClusterStore(), MemoryLiveStore()
+        # It lasts, as kernels may: members of a session still know each other after a restart.
+        secret = lasting_secret(self._data_dir / "secret")
+        sealer = Sealer.from_file(str(secret), field="BackendAI.data_dir")
         self._agent = equipment.agent(
             cluster=cluster,
             live=live,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from backendai_jupyter.errors import InvalidInput, Unavailable
@@ -39,3 +42,15 @@ def read_secret(path: Path, *, field: str) -> str:
     if not text or "\n" in text:
         raise InvalidInput(field, f"{path} must have one line")
     return text
+
+
+def lasting_secret(path: Path) -> Path:
+    """Return the path of a secret of ours; it is made where there is none, whole or not at all."""
+    if not path.exists():
+        descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(48))
+        with suppress(FileExistsError):
+            path.hardlink_to(partial)
+        Path(partial).unlink()
+    return path

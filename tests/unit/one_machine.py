@@ -164,6 +164,7 @@ class OneMachine:
             settings,
             make_pool(node.scratch_root, self.plugin, settings),
             SessionNetworks(runtimes),
+            sealer.secret_of,
         )
         return Agent(
             name,

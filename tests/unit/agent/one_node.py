@@ -57,7 +57,16 @@ class OneNode:
         devices = make_pool(self.node.scratch_root, self.plugin, self.settings)
         runtimes = {runtime.name: runtime}
         networks = SessionNetworks(runtimes)
-        tools = Tools(self.node, runtimes, self.relay, ask, self.settings, devices, networks)  # type: ignore[arg-type]
+        tools = Tools(
+            self.node,
+            runtimes,
+            self.relay,
+            ask,  # type: ignore[arg-type]
+            self.settings,
+            devices,
+            networks,
+            self.sealer.secret_of,
+        )
         self.agent = Agent(
             "a",
             capacity=lambda: Slots({"cpu": self.cpus}),
