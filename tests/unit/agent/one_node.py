@@ -97,8 +97,8 @@ class OneNode:
         return await self.cluster.delete(keys.assignment("a", "k"))
 
     async def report(self) -> AgentReport:
-        text = await self.live.get(keys.report("a"))
-        assert text is not None
+        text = await eventually(lambda: self.live.get(keys.report("a")))  # it expires, where
+        assert text is not None  # the agent is kept waiting
         return AgentReport.model_validate_json(text)
 
     async def until(self, phase: Phase, *, generation: int = 1) -> KernelReport:
