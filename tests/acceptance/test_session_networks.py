@@ -173,7 +173,7 @@ async def test_an_overlay_whose_maker_is_killed_after_it_was_made_is_reported_or
 async def test_many_sessions_one_after_the_other_leave_no_network(orders: Orders) -> None:
     """F27: networks, endpoints, addresses and namespaces all come back."""
     before = [remains(node) for node in orders.nodes.nodes]
-    for number in range(10):
+    for number in range(6):
         session = await started(orders, [SINGLE, MULTI][number % 2])
         await orders.end(session)
     await nothing_left(orders, before)
