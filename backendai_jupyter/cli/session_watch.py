@@ -14,6 +14,7 @@ from backendai_jupyter.cli.event_stream import follow
 from backendai_jupyter.cli.output import plain
 from backendai_jupyter.cli.server import ServerApi
 from backendai_jupyter.cli.session_create import standing
+from backendai_jupyter.domain.batch import End
 from backendai_jupyter.domain.states import FINAL, Status
 from backendai_jupyter.web.models import SessionDetail
 
@@ -72,6 +73,8 @@ def sentence(state: SessionDetail, *, now: float) -> str:
 
 
 def exit_code(state: SessionDetail) -> int:
+    if state.batch is not None:
+        return 0 if state.batch.end is End.DONE else _COULD_NOT_SAY
     ending = state.kernels[0].exit
     is_well = state.status is Status.TERMINATED and (ending is None or ending.code == 0)
     return 0 if is_well else _COULD_NOT_SAY

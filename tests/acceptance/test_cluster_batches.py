@@ -53,8 +53,8 @@ async def test_it_goes_on_whoever_is_killed_but_its_node(cluster: Cluster) -> No
     for store in (cluster.etcd, cluster.redis):
         await asyncio.to_thread(store.kill)
         await store.up()
+    await agent.start()  # first, or a slow machine takes it for lost
     await server.start()
-    await agent.start()
     await put(server, "data/one", "")
     await until_at(server, session_id, 4)
     assert printed_in(await notebook_in(server, "data/nb.out.ipynb")) == ["2\n"]
