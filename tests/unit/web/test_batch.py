@@ -103,7 +103,7 @@ def test_a_request_is_read_strictly() -> None:
     assert asked.type is SessionType.BATCH
     assert asked.batch_request().timeout_s == 3600
     assert NewBatch(command=["true"]).request().timeout_s is None
-    for wrong, name in [({"comandx": []}, "comand"), ({"timeout": True}, "batch: True")]:
+    for wrong, name in [({"kommand": []}, "kommand"), ({"timeout": True}, "batch: True")]:
         with pytest.raises(InvalidInput, match=name):
             body(batch=wrong).batch_request()
     with pytest.raises(InvalidInput, match="what is to be run"):
