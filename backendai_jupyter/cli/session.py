@@ -19,6 +19,7 @@ from backendai_jupyter.cli.output import (
     slots_text,
     span,
 )
+from backendai_jupyter.cli.run import run
 from backendai_jupyter.cli.session_create import create
 from backendai_jupyter.cli.session_queue import queue
 from backendai_jupyter.cli.session_watch import watch
@@ -40,10 +41,10 @@ _ALIVE = [status for status in Status if status not in FINAL]
 
 @click.group()
 def session() -> None:
-    """Compute sessions: create, queue, watch, list, show, logs, terminate."""
+    """Compute sessions: create, run, queue, watch, list, show, logs, terminate."""
 
 
-for verb in (create, queue, watch):
+for verb in (create, queue, run, watch):
     session.add_command(verb)
 
 
