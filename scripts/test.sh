@@ -11,7 +11,13 @@ need dockerd=docker.io iptables=iptables ip=iproute2 debootstrap=debootstrap bwr
   nginx=nginx-light cc=build-essential docker-registry=docker-registry \
   faketime=faketime ||
   say "the tests that need them will fail"
-# Most of the time is spent waiting for servers, engines and the like: the whole suite is shared
-# out, file by file, among more processes than there need be processors.
-[ $# -gt 0 ] || set -- -n 3 --dist loadfile
-exec .venv/bin/python -m pytest "$@"
+pytest() { .venv/bin/python -m pytest "$@"; }
+if [ $# -gt 0 ]; then
+  pytest "$@"
+else
+  # Alone: a browser drops its requests when another test adds a network to the machine.
+  pytest tests/browser
+  # Most of the time is spent waiting for servers, engines and the like: files are shared out
+  # among more processes than there need be processors.
+  pytest --ignore tests/browser -n 3 --dist loadfile
+fi

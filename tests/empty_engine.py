@@ -17,11 +17,11 @@ class EmptyEngine(PrivateEngine):
         """``data`` is where it keeps images, by default with its other files."""
         super().__init__()
         self._bridge = f"{self._bridge}{'s' if data else 'e'}"  # a name; there is none
-        self._data = data or self.state / "data"
+        self.data = data or self.state / "data"
 
     def start(self) -> None:
         _get_commands()
-        self._data.mkdir(exist_ok=True)
+        self.data.mkdir(exist_ok=True)
         self._launch()
 
     def forget_images(self) -> None:

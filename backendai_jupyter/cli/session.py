@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from typing import ClassVar
 
 import click
 
@@ -19,10 +21,6 @@ from backendai_jupyter.cli.output import (
     slots_text,
     span,
 )
-from backendai_jupyter.cli.run import run
-from backendai_jupyter.cli.session_create import create
-from backendai_jupyter.cli.session_queue import queue
-from backendai_jupyter.cli.session_watch import watch
 from backendai_jupyter.cli.use import kernel_use, session_use
 from backendai_jupyter.domain.states import FINAL, Status
 from backendai_jupyter.web.log_models import Log
@@ -39,13 +37,30 @@ from backendai_jupyter.web.session_filters import SessionFilter
 _ALIVE = [status for status in Status if status not in FINAL]
 
 
-@click.group()
+class Verbs(click.Group):
+    """Imports what is a file of its own when it is asked for: some of them are slow to load."""
+
+    files: ClassVar = {
+        "create": "session_create",
+        "queue": "session_queue",
+        "run": "run",
+        "watch": "session_watch",
+    }
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *self.files})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.files:
+            return super().get_command(ctx, cmd_name)
+        module = importlib.import_module(f"backendai_jupyter.cli.{self.files[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+
+@click.group(cls=Verbs)
 def session() -> None:
     """Compute sessions: create, run, queue, watch, list, show, logs, terminate."""
-
-
-for verb in (create, queue, run, watch):
-    session.add_command(verb)
 
 
 @session.command("ls")

@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from backendai_jupyter.domain import batch, records
 from backendai_jupyter.domain.batch import RETRIED, End, read_timeout
 from backendai_jupyter.domain.batch_ends import attempts_of, end_of
+from backendai_jupyter.domain.batch_request import BatchRequest
 from backendai_jupyter.errors import InvalidInput
-from backendai_jupyter.manager.batch_plan import BatchRequest
 
 
 class NewBatch(BaseModel):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import ConfigDict, Field, RootModel
 
 from backendai_jupyter.domain.batch import SessionType
+from backendai_jupyter.domain.batch_request import BatchRequest
 from backendai_jupyter.errors import InvalidInput
-from backendai_jupyter.manager.batch_plan import BatchRequest
 from backendai_jupyter.manager.scheduler.snapshot import Decision, Waiting
 from backendai_jupyter.web.batch_models import NewBatch
 from backendai_jupyter.web.models import Model, SessionDetail

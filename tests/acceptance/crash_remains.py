@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
@@ -72,12 +73,18 @@ def mounts(root: Path) -> Iterator[str]:
 
 def files(root: Path) -> Iterator[Path]:
     """Sockets, checkpoints, journals, homes, instances: all but the database and folders."""
-    yield from (root / "r").rglob("*")
+    yield from below(root / "r")
     for name in ("server", "instances", "scratch"):
-        for path in (root / "data" / name).rglob("*"):
+        for path in below(root / "data" / name):
             if not path.is_dir() and path.name != "devices.lock":  # which stays, for the next
                 yield path
     yield from (root / "data" / "scratch").glob("*/*")
+
+
+def below(root: Path) -> Iterator[Path]:
+    """Yield what is there, also while it is being removed, which ``rglob`` takes for an error."""
+    for directory, names, files in os.walk(root):
+        yield from (Path(directory, name) for name in (*names, *files))
 
 
 def ports(connections: Sequence[dict[str, Any]]) -> Iterator[int]:

@@ -168,7 +168,7 @@ async def test_the_server_stops_while_a_kernel_starts(server: RunningServer) -> 
         pytest.param({"resources": {"mem": "1k"}}, "backendai.resources.mem", id="too little"),
         pytest.param({"preset": "huge"}, "backendai.preset", id="unknown preset"),
         pytest.param({"mounts": ["nothing"]}, "backendai.mounts", id="unknown folder"),
-        pytest.param({"cluster_size": 2}, "backendai.cluster_size", id="cluster"),
+        pytest.param({"cluster_size": 0}, "backendai.cluster_size", id="cluster"),
         pytest.param({"resource_group": "x"}, "backendai.resource_group", id="unknown group"),
         pytest.param({"env": {"A": 1}}, "backendai.env.A", id="bad variable"),
     ],

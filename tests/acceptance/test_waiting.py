@@ -108,7 +108,7 @@ async def test_what_waits_says_its_place_and_a_dry_run_says_what_would_happen(
         assert len(await sessions(server)) == 2
         url = "backendai/v1/sessions"
         for answer, field in (
-            (await server.post(url, json={}), "dry_run"),
+            (await server.post(url, json={"type": "batch"}), "batch"),
             (await server.post(f"{url}?dry_run=true", json={"kernelspec": "x"}), "kernelspec"),
             (
                 await server.post(

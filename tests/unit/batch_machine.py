@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from backendai_jupyter.agent.runtime.base import ContainerSpec, ContainerState, Inside
+from backendai_jupyter.domain.batch_request import BatchRequest
 from backendai_jupyter.domain.options import Options
 from backendai_jupyter.domain.records import ComputeSession
-from backendai_jupyter.manager.batch_plan import BatchRequest, planned
+from backendai_jupyter.manager.batch_plan import planned
 from backendai_jupyter.manager.requests import Request
 from tests.fakes import RuntimeInMemory
 from tests.unit.one_machine import ONE_CPU, OneMachine
