@@ -18,13 +18,13 @@ log = logging.getLogger(__name__)
 
 
 async def patiently(attempt: Callable[[], Awaitable[None]], launch: Launch, tools: Tools) -> None:
-    """Have ``attempt`` start the program, more than once where it is a restart.
+    """Have ``attempt`` start the program, more than once where it was up here before.
 
-    A first start may happen on another node.  A restart cannot, and the engine whose end has
-    ended the last program may not be back yet, or still be about to go.  Raises what the last
-    attempt has raised.
+    A first start may happen on another node, as may the next attempt of a batch, which has no
+    channels to keep.  A restart cannot, and the engine whose end has ended the last program may
+    not be back yet, or still be about to go.  Raises what the last attempt has raised.
     """
-    tries = _TRIES if launch.assignment.generation > 1 else 0
+    tries = _TRIES if launch.endpoint is not None else 0
     while True:
         try:
             await attempt()

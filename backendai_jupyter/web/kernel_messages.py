@@ -42,8 +42,9 @@ class Translator:
     def message(self, record: Record) -> bytes | str | None:
         """Return the message; None where the record is for others.
 
-        Raises ``LookupError``, ``TypeError`` or ``ValueError`` where the kernel's message is
-        malformed; for the legacy protocol ``ValueError`` also where its signature is wrong.
+        Raises ``LookupError``, ``TypeError`` or ``ValueError`` where what is read of it is
+        malformed; for the legacy protocol ``ValueError`` also where its signature is wrong.  The
+        other frames are the client's to read, as they are the kernel's to write.
         """
         channel = _CHANNELS.get(record.kind)
         if channel is None:

@@ -68,14 +68,15 @@ async def test_a_restart_that_is_refused_every_time_fails(
     await restarting.until_nothing_is_left(await restarting.unassign())
 
 
+@pytest.mark.parametrize("generation", [1, 2], ids=["at all", "here"])
 async def test_a_first_start_does_not_wait_for_an_engine(
-    start: Start, runtime: RuntimeWhoseEngineEnds
+    start: Start, runtime: RuntimeWhoseEngineEnds, generation: int
 ) -> None:
-    """It may happen on another node."""
+    """It may happen on another node; a batch that is tried again comes with a later generation."""
     node = await start(runtime)
     runtime.failures = [AWAY]
-    await node.assign()
-    kernel = await node.until(Phase.FAILED)
+    await node.assign(generation=generation)
+    kernel = await node.until(Phase.FAILED, generation=generation)
     assert kernel.exit is not None
     assert kernel.exit.cause == "engine-away"
 
