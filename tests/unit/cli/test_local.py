@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -129,3 +132,19 @@ async def test_the_log_of_a_session_whose_process_is_gone_is_empty(
 ) -> None:
     await another.enqueue("first")
     assert await api.log("first") == ""
+
+
+def test_a_list_loads_nothing_that_a_server_needs_and_a_list_does_not(short_tmp_path: Path) -> None:
+    """Their imports take longer than the list itself."""
+    program = (
+        "import sys\nfrom backendai_jupyter.cli.main import main\n"
+        "sys.argv = ['jupyter-backendai', 'session', 'ls']\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "heavy = 'aiodocker grpc jupyter_client jupyter_server nbclient psycopg redis tornado zmq'"
+        "\nprint(sorted(set(heavy.split()) & set(sys.modules)))"
+    )
+    env = {**os.environ, "JUPYTER_DATA_DIR": str(short_tmp_path)}
+    said = subprocess.run(
+        [sys.executable, "-c", program], env=env, check=True, capture_output=True, text=True
+    )
+    assert said.stdout.splitlines()[-1] == "[]"

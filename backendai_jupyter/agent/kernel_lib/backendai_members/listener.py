@@ -43,6 +43,7 @@ CONNECTION_FILE = "connection.json"
 TICK_MILLIS = 100
 GONE_S = 5.0  # after which a caller that cannot be reached is taken not to come back
 BIND_AGAIN_S = 0.5
+LOST_REPLY_S = 1.0  # after which an idle kernel is taken not to reply: see ``_end_without_reply``
 _ABORTED = {"status": "error", "ename": "KeyboardInterrupt", "evalue": "", "traceback": []}
 _PR_SET_PDEATHSIG = 1
 
@@ -58,7 +59,7 @@ class Run:
     started: bool = False
     stopped: bool = False
     reply: bytes = b""
-    idle: bool = False
+    idle_since: float | None = None  # None: the kernel works on it, or will
     on_their_way: int = 0  # bytes of output that the caller has not taken
     gone_since: float | None = None
 
@@ -185,24 +186,33 @@ class Listener:
 
     def _pass_on(self, run: Run, message: Message) -> None:
         if message.kind == "status":
-            if not run.started:
-                run.started = True
-                self._say(run.caller, STARTED, run.id)
-                if run.stopped:
-                    self._kernel.interrupt()
-            run.idle = json.loads(message.content)["execution_state"] == "idle"
+            idle = json.loads(message.content)["execution_state"] == "idle"
+            run.idle_since = time.monotonic() if idle else None
             self._end_if_done(run)
-        elif message.kind != "execute_input":
+        elif message.kind == "execute_input":
+            # Not at the first status: until here ipykernel ignores an interrupt.
+            run.started = True
+            self._say(run.caller, STARTED, run.id)
+            if run.stopped:
+                self._kernel.interrupt()
+        else:
             run.on_their_way += message.size
             self._say(run.caller, OUTPUT, run.id, *message.frames())
 
     def _end_if_done(self, run: Run) -> None:
-        if run.idle and run.reply:
+        if run.idle_since is not None and run.reply:
             self._end(run, run.reply)
+
+    def _end_without_reply(self, now: float) -> None:
+        """End a cell that was interrupted just outside of its code: ipykernel sends no reply."""
+        run = self._current
+        if run is not None and run.idle_since is not None and now - run.idle_since > LOST_REPLY_S:
+            self._end(run, packed(_ABORTED))
 
     def _look_after(self, now: float) -> None:
         if self._current is not None and not self._current.request and not self._hears:
             self._knock = self._kernel.listen()
+        self._end_without_reply(now)
         for run in self._runs():
             if self._say(run.caller, PONG):
                 run.gone_since = None
