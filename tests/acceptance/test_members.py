@@ -1,4 +1,4 @@
-"""A sample notebook of several kernels computes on two nodes, each with a Docker engine."""
+"""Sample notebooks of several kernels compute on two nodes, each with a Docker engine."""
 
 from __future__ import annotations
 
@@ -43,6 +43,14 @@ async def test_dask_computes_on_all_members_over_two_nodes(nodes: Nodes) -> None
     assert "workers: main1 sub1 sub2" in printed
     assert "computed on: main1 sub1 sub2" in printed
     assert re.search(r"mean ride: 2\.\d\d km, 95 % between 2\.\d\d and 2\.\d\d km", printed)
+    await assert_was_on_two_nodes(nodes)
+
+
+async def test_an_all_reduce_over_two_nodes_finds_what_one_machine_finds(nodes: Nodes) -> None:
+    printed = text_of(await run(nodes, "06-all-reduce.ipynb"))
+    (expected,) = re.findall(r"^at once: (.*)$", printed, re.MULTILINE)
+    places = re.findall(r"^rank (\d) on (\w+) with 205 of 615 rides: (.*)$", printed, re.MULTILINE)
+    assert places == [(str(rank), host, expected) for rank, host in enumerate(HOSTS)], printed
     await assert_was_on_two_nodes(nodes)
 
 

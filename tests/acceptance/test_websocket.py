@@ -230,7 +230,7 @@ async def test_a_client_that_comes_back_to_another_server_gets_the_rest_once(
         Clients.of_new_kernel(server) as clients,
     ):
         client = await clients.open()
-        msg_id = await client.execute(PRINT_LINES)
+        msg_id = await client.execute(PRINT_LINES + "time.sleep(600)")
         before = await client.until(lambda m: "line 200\n" in printed([m]))
         before += await client.rest()
         server.signal(signal.SIGKILL)
@@ -239,7 +239,9 @@ async def test_a_client_that_comes_back_to_another_server_gets_the_rest_once(
         (kernel,) = (await server.get("api/kernels")).json()
         assert kernel["execution_state"] == "busy"
         again = await clients.open(session=client.session)
-        after = await again.until_done(msg_id)
+        after = await again.until(lambda m: has_line(LINES - 1, m))
+        await server.post(f"api/kernels/{clients.kernel_id}/interrupt")
+        after += await again.until_done(msg_id)
         assert numbers([*before, *after]) == [*range(LINES)]
         assert numbers(after)[0] == 201
 
