@@ -114,10 +114,8 @@ class AbandonedRuns:
     async def _found(self) -> list[ComputeSession]:
         live = [
             session
-            for session in await self._sessions.live(self._cluster_id)
-            if session.jupyter_kernel_id is None
-            and session.batch is None
-            and session.status is not Status.TERMINATING
+            for session in await self._sessions.live(self._cluster_id, unshown=True)
+            if session.batch is None and session.status is not Status.TERMINATING
         ]
         if not live:
             return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.protocols import ClusterStore
@@ -63,8 +63,8 @@ class LostAgents:
         registered = await self._cluster.list(keys.AGENTS)
         alive = {entry.key.removeprefix(keys.AGENTS) for entry in registered.entries}
         alive |= self._board.reports.keys() | self._board.refusals.keys()
-        kernels = _by_agent(await self._sessions.live(self._cluster_id))
-        since = {agent: self._missing.get(agent, self._clock()) for agent in kernels.keys() - alive}
+        kernels = _by_agent(await self._sessions.live(self._cluster_id, not_on=alive), alive)
+        since = {agent: self._missing.get(agent, self._clock()) for agent in kernels}
         self._missing, after_s = since, self._after_s()
         for agent_id, missing_since in since.items():
             if self._clock() - missing_since >= after_s:
@@ -104,10 +104,14 @@ class LostAgents:
         )
 
 
-def _by_agent(sessions: tuple[ComputeSession, ...]) -> dict[str, list[_Member]]:
+def _by_agent(
+    sessions: tuple[ComputeSession, ...], alive: Collection[str]
+) -> dict[str, list[_Member]]:
+    """Return by agent the kernels that are on one which is not alive."""
     found: defaultdict[str, list[_Member]] = defaultdict(list)
     for session in sessions:
         for kernel in session.kernels:
-            if kernel.agent_id is not None and kernel.status in HOLDS_SLOTS:
-                found[kernel.agent_id].append((session, kernel))
+            agent_id = kernel.agent_id or ""
+            if agent_id and agent_id not in alive and kernel.status in HOLDS_SLOTS:
+                found[agent_id].append((session, kernel))
     return found

@@ -36,7 +36,7 @@ class Networks:
             if agent_id in self._board.reports:
                 makers[session_id] = agent_id
         wanted = {}
-        for session in await self._sessions.live(self._cluster_id):
+        for session in await self._sessions.live(self._cluster_id, spread=True):
             if needs_network(session) and (maker := self._maker(session, makers)):
                 record = NetworkAssignment(session_id=session.id)
                 wanted[keys.network(maker, session.id)] = record.model_dump_json()

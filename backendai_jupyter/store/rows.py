@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
@@ -44,13 +44,10 @@ KERNEL_ORDER = (sessions.c.id, kernels.c.role, kernels.c.idx)  # main1 before su
 
 def to_sessions(rows: Iterable[Any]) -> tuple[ComputeSession, ...]:
     """Return the sessions in the order of their first rows."""
-    found: dict[str, ComputeSession] = {}
-    members: dict[str, list[Kernel]] = {}
+    members: dict[str, list[Any]] = {}
     for row in rows:
-        if row.session_id not in found:
-            found[row.session_id] = _to_session(row)
-        members.setdefault(row.session_id, []).append(_to_kernel(row))
-    return tuple(replace(s, kernels=tuple(members[s.id])) for s in found.values())
+        members.setdefault(row.session_id, []).append(row)
+    return tuple(_to_session(rows[0], tuple(map(_to_kernel, rows))) for rows in members.values())
 
 
 def first_of(new: NewSession, now: float) -> ComputeSession:
@@ -109,7 +106,7 @@ def _first_kernel(new: NewSession, role: str, idx: int, now: float) -> Kernel:
 def session_values(session: ComputeSession) -> dict[str, Any]:
     return {
         **{column.name: getattr(session, column.name) for column in sessions.c},
-        "startup": json.dumps(session.startup),
+        "startup": json.dumps(dict(session.startup)),
         "failed_on": json.dumps(session.failed_on),
         "batch": None if session.batch is None else session.batch.model_dump_json(),
     }
@@ -164,8 +161,13 @@ def to_batch(text: str) -> Batch:
 
 
 @lru_cache(_REMEMBERED)
-def to_argv(text: str) -> tuple[str, ...]:
+def to_words(text: str) -> tuple[str, ...]:
     return tuple(json.loads(text))
+
+
+@lru_cache(_REMEMBERED)
+def to_startup(text: str) -> Mapping[str, tuple[str, ...]]:
+    return MappingProxyType({r: tuple(words) for r, words in json.loads(text).items()})
 
 
 def exit_text(exit: Exit | None) -> str | None:
@@ -183,7 +185,7 @@ def to_step(row: Any) -> Step:
     )
 
 
-def _to_session(row: Any) -> ComputeSession:
+def _to_session(row: Any, kernels: tuple[Kernel, ...]) -> ComputeSession:
     return ComputeSession(
         id=row.in_session_id,
         owner=row.in_session_owner,
@@ -195,16 +197,16 @@ def _to_session(row: Any) -> ComputeSession:
         status_reason=row.in_session_status_reason,
         created_at=row.in_session_created_at,
         ended_at=row.in_session_ended_at,
-        kernels=(),
+        kernels=kernels,
         jupyter_kernel_id=row.in_session_jupyter_kernel_id,
         resource_group=row.in_session_resource_group,
         not_before=row.in_session_not_before,
         cluster_mode=ClusterMode(row.in_session_cluster_mode),
         failure_policy=FailurePolicy(row.in_session_failure_policy),
-        startup={r: tuple(words) for r, words in json.loads(row.in_session_startup).items()},
+        startup=to_startup(row.in_session_startup),
         started_at=row.in_session_started_at,
         attempts=row.in_session_attempts,
-        failed_on=tuple(json.loads(row.in_session_failed_on)),
+        failed_on=to_words(row.in_session_failed_on),
         batch=None if row.in_session_batch is None else to_batch(row.in_session_batch),
         retries_left=row.in_session_retries_left,
     )
@@ -225,7 +227,7 @@ def _to_kernel(row: Any) -> Kernel:
         signal_seq=row.signal_seq,
         signal_num=row.signal_num,
         image=row.image,
-        argv=to_argv(row.argv),
+        argv=to_words(row.argv),
         env=json.loads(row.env),
         slots=to_slots(row.slots),
         mounts=to_mounts(row.mounts),

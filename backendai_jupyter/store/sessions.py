@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -20,7 +20,7 @@ from backendai_jupyter.domain.records import (
     Viewer,
 )
 from backendai_jupyter.domain.states import FINAL, Status
-from backendai_jupyter.domain.wire import Exit
+from backendai_jupyter.domain.wire import ClusterMode, Exit
 from backendai_jupyter.errors import Conflict, InDoubt, LostRace, NotFound, Unavailable
 from backendai_jupyter.store.batch import begin_next_attempt, end_of_attempt, try_no_more
 from backendai_jupyter.store.dependencies import insert_dependencies
@@ -132,11 +132,21 @@ class SessionStore:
             return await find_sessions(conn, viewer, wanted)
 
     async def live(
-        self, cluster_id: str, *, viewer: Viewer = SYSTEM, jupyter_kernel_id: str | None = None
+        self,
+        cluster_id: str,
+        *,
+        viewer: Viewer = SYSTEM,
+        jupyter_kernel_id: str | None = None,
+        spread: bool = False,
+        unshown: bool = False,
+        not_on: Collection[str] | None = None,
     ) -> tuple[ComputeSession, ...]:
         """Return the sessions of a cluster that have not ended, oldest first.
 
-        With ``jupyter_kernel_id`` only the one of which Jupyter calls a kernel so.
+        Whoever passes over them again and again asks for no more than it needs: all of many
+        are most of what a manager that rests has to do.  ``jupyter_kernel_id``: the one of which
+        Jupyter calls a kernel so; ``spread``: those that may be on several nodes; ``unshown``:
+        those that no server shows; ``not_on``: those with a kernel on another agent than these.
         """
         query = select_sessions().where(
             sessions.c.cluster_id == cluster_id,
@@ -145,6 +155,12 @@ class SessionStore:
         )
         if jupyter_kernel_id is not None:
             query = query.where(_is_of(jupyter_kernel_id))
+        if spread:
+            query = query.where(sessions.c.cluster_mode == ClusterMode.MULTI_NODE)
+        if unshown:
+            query = query.where(sessions.c.jupyter_kernel_id.is_(None))
+        if not_on is not None:
+            query = query.where(_has_kernel_elsewhere(not_on))
         query = query.order_by(sessions.c.created_at, *KERNEL_ORDER)
         async with self._database.read() as conn:
             return to_sessions(await conn.execute(query))
@@ -328,6 +344,13 @@ def _is_of(name: str) -> sa.ColumnElement[bool]:
     return sa.or_(
         sessions.c.jupyter_kernel_id == name, sa.and_(is_shown, sessions.c.id == its_session)
     )
+
+
+def _has_kernel_elsewhere(agents: Collection[str]) -> sa.ColumnElement[bool]:
+    """Return whether a kernel of the session is on an agent that is none of these."""
+    agent = kernels.c.agent_id
+    is_elsewhere = sa.and_(agent.is_not(None), agent.not_in(sorted(agents)))
+    return sessions.c.id.in_(sa.select(kernels.c.session_id).where(is_elsewhere))
 
 
 def _cannot(kernel: Kernel, what: str) -> str:

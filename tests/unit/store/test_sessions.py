@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from backendai_jupyter.domain.records import SYSTEM, Selection, User, Viewer
 from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.states import FINAL, Status
-from backendai_jupyter.domain.wire import Exit, ExitReason
+from backendai_jupyter.domain.wire import ClusterMode, Exit, ExitReason
 from backendai_jupyter.errors import Conflict, LostRace, NotFound
 from backendai_jupyter.store.agents import AgentStore
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.sessions import SessionStore
 from tests.unit.store.conftest import MakeSession
-from tests.unit.store.samples import add_user, held, new_session
+from tests.unit.store.samples import add_user, held, new_session, report
 
 CRASH = Exit(reason=ExitReason.EXITED, message="It exited with code 3.", code=3, log_tail="boom")
 
@@ -276,3 +277,24 @@ async def test_only_a_claim_schedules(sessions: SessionStore, make_session: Make
     session = await make_session()
     with pytest.raises(ValueError, match="claim"):
         await sessions.move(session.main.id, Status.SCHEDULED, reason="", by="x", now=11.0)
+
+
+async def test_live_ones_can_be_narrowed_down(
+    sessions: SessionStore, agents: AgentStore, make_session: MakeSession
+) -> None:
+    await agents.record(report("a1", cpu=8, mem=1 << 35), now=1.0)
+    placed = await make_session(now=10.0, jupyter_kernel_id="k")
+    await run(sessions, placed.id)
+    spread = await make_session(
+        now=20.0, cluster_mode=ClusterMode.MULTI_NODE, cluster_size=2, jupyter_kernel_id="s"
+    )
+    unshown = await make_session(now=30.0)
+
+    async def ids(**narrowed: Any) -> list[str]:
+        return [session.id for session in await sessions.live("here", **narrowed)]
+
+    assert await ids() == [placed.id, spread.id, unshown.id]
+    assert await ids(spread=True) == [spread.id]
+    assert await ids(unshown=True) == [unshown.id]
+    assert await ids(not_on={"a1", "a2"}) == []
+    assert await ids(not_on={"a2"}) == await ids(not_on=set()) == [placed.id]
