@@ -1,8 +1,7 @@
 """Runs inside a Python kernel: whoever writes faster than output is taken waits; nothing is lost.
 
 The agent puts this file beside the kernel's connection file and the kernelspec has ipykernel run
-``install`` when it starts (decision 016).  Nobody else imports it: it needs ipykernel and pyzmq
-of the kernel's own image, and of this package the files that are put beside it.
+``install`` when it starts (decision 016).  It imports what the kernel's image and this folder have.
 
 What is written goes through three places, each with a bound: a stream's text that was not handed
 over yet (``PIECE_CHARS``), the backlog of ipykernel's IOPub thread (``WAITING_BYTES``,
@@ -21,6 +20,7 @@ import signal
 import sys
 import threading
 import time
+from _signal import getsignal  # type: ignore[import-not-found] # that of `signal` is slow: enums
 from asyncio import CancelledError
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -296,17 +296,17 @@ class PatientStream(OutStream):
         try:
             thread.backlog.wait_until_sent()
         except (KeyboardInterrupt, CancelledError):
-            # The cell is over: an exception in its last flush would cost its reply.
             if caller is not Kernel.execute_request.__code__:
-                raise
+                raise  # but not in a cell's last flush: it would cost the reply
 
     def send(self, batch: Batch) -> None:
         """Send a batch, in the IOPub thread."""
-        self._being_sent = batch
+        self._being_sent, pending = batch, self._flush_pending
         try:
             super()._flush()  # type: ignore[no-untyped-call]
         finally:
             self._being_sent = None
+            self._flush_pending = pending  # or each write would start one more timer
 
     def _flush(self) -> None:
         if self.pub_thread is not None and self.pub_thread.thread.is_alive():
@@ -369,9 +369,9 @@ def _cancelled_by_sigint(wait: Wait) -> Iterator[None]:
 
     There ipykernel's handler only asks the event loop to cancel the cell, and the loop waits too.
     """
-    handler: Any = signal.getsignal(signal.SIGINT)
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread or getattr(handler, "__module__", "") != IPythonKernel.__module__:
+    handler: Any = getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or getattr(handler, "__module__", "") != IPythonKernel.__module__:
         yield
         return
     interrupted = False
@@ -395,6 +395,6 @@ def _end_of_writer() -> BaseException:
     """Return what ends a writer for whose output there is no room when the kernel ends."""
     if threading.current_thread() is not threading.main_thread():
         return SystemExit()  # ends a thread without a word
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if getsignal(signal.SIGINT) is signal.default_int_handler:
         return KeyboardInterrupt("The kernel ends.")
     return CancelledError()  # in a coroutine, where a KeyboardInterrupt would end the event loop

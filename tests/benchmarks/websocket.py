@@ -31,12 +31,13 @@ from jupyter_server.services.kernels.connection.base import serialize_msg_to_ws_
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
+from tests.benchmarks.bare_kernel import BareKernel
 from tests.benchmarks.relay import say
 from tests.benchmarks.start import Bar
 from tests.engine import PrivateEngine
 from tests.server import RunningServer
 
-STOCK, LIFTED = "stock", "lifted"
+STOCK, LIFTED, BARE = "stock", "lifted", "no server"
 LIFT = (
     "--ZMQChannelsWebsocketConnection.limit_rate=False",
     "--ZMQChannelsWebsocketConnection.iopub_msg_rate_limit=0",
@@ -258,7 +259,7 @@ async def _contenders(runtimes: Sequence[str]) -> AsyncIterator[list[Contender]]
 
 
 async def _trips(contenders: Sequence[Contender], protocol: str) -> Values:
-    """Return the median of 100 round trips of each, in ms."""
+    """Return the median of 100 round trips of each, in ms, and of a kernel without a server."""
     taken_ms: dict[str, list[float]] = defaultdict(list)
     async with AsyncExitStack() as stack:
         channels = {}
@@ -266,7 +267,9 @@ async def _trips(contenders: Sequence[Contender], protocol: str) -> Values:
             address = await one.start()
             stack.push_async_callback(one.end, address)
             channels[one.name] = await stack.enter_async_context(Channel.open(address, protocol))
+        bare = await stack.enter_async_context(BareKernel.start())
         for _ in range(ROUNDS):
+            taken_ms[BARE] += [bare.trip_s() * 1e3 for _ in range(TRIPS)]
             for name, channel in channels.items():
                 for _ in range(TRIPS):
                     taken_ms[name].append(await channel.trip_s() * 1e3)
