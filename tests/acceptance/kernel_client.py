@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 from jupyter_server.services.kernels.connection.base import (
@@ -217,13 +217,19 @@ class Clients:
         return await self._stack.enter_async_context(opening)
 
 
-def relay_of(server: RunningServer) -> psutil.Process:
-    """Return the relay of a server that has one."""
+class Rooted(Protocol):
+    """A server, or an agent of its own: all that it starts is told a path below ``root``."""
+
+    root: Path
+
+
+def relay_of(owner: Rooted) -> psutil.Process:
+    """Return the relay of a server, or agent, that has one."""
     (relay,) = (
         process
         for process in psutil.process_iter(["cmdline"])
         if (line := " ".join(process.info["cmdline"] or ()))
         and "backendai_jupyter.agent.relay" in line
-        and str(server.root) in line
+        and str(owner.root) in line
     )
     return relay

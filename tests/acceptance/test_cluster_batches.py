@@ -20,6 +20,7 @@ from tests.acceptance.batches import (
     until_over,
 )
 from tests.acceptance.folders import put
+from tests.acceptance.kernel_client import relay_of
 from tests.acceptance.test_cluster import leftovers
 from tests.cluster import Cluster
 from tests.helpers import eventually
@@ -72,6 +73,30 @@ async def test_it_goes_on_whoever_is_killed_but_its_node(cluster: Cluster) -> No
     await eventually(lambda: leftovers(agent) == [], within_s=30)
 
 
+async def test_it_goes_on_when_the_database_or_the_relay_is_killed(cluster: Cluster) -> None:
+    agent = await cluster.add_agent()
+    server = await cluster.add_server()
+    await put_notebook(
+        server,
+        "data/nb.ipynb",
+        *("x = 1", GATE.format("one"), "x += 1; print(x)"),
+        *(GATE.format("two"), "x += 1; print(x)"),
+    )
+    session_id = await started(server, notebook="data/nb.ipynb")
+    await until_at(server, session_id, 2)
+    await cluster.postgres.stop(signal.SIGKILL)
+    one_file(cluster, "nb.out.ipynb").with_name("one").touch()
+    await eventually(lambda: has_printed(cluster, "2\n"), within_s=60)  # with no database
+    await cluster.postgres.start()
+    await until_at(server, session_id, 4)
+    relay_of(agent).kill()
+    await put(server, "data/two", "")
+    over = await until_over(server, session_id)
+    assert (over["batch"]["end"], over["batch"]["attempt"]) == ("done", 1), over
+    assert printed_in(await notebook_in(server, "data/nb.out.ipynb")) == ["2\n", "3\n"]
+    await eventually(lambda: leftovers(agent) == [], within_s=30)
+
+
 async def test_with_its_agent_it_is_lost_and_tried_on_another(cluster: Cluster) -> None:
     first = await cluster.add_agent()
     server = await cluster.add_server()
@@ -104,6 +129,10 @@ def one_file(cluster: Cluster, name: str) -> Path:
     """Return the one file of this name in any folder."""
     (found,) = cluster.vfroot.rglob(name)
     return found
+
+
+def has_printed(cluster: Cluster, text: str) -> bool:
+    return printed_in(json.loads(one_file(cluster, "nb.out.ipynb").read_text())) == [text]
 
 
 def is_done(output: Path) -> bool:
