@@ -40,14 +40,7 @@ async def cluster() -> AsyncIterator[Cluster]:
 async def test_it_goes_on_whoever_is_killed_but_its_node(cluster: Cluster) -> None:
     agent = await cluster.add_agent()
     server = await cluster.add_server()
-    await put_notebook(
-        server,
-        "data/nb.ipynb",
-        *("x = 1", GATE.format("one"), "x += 1; print(x)"),
-        *(GATE.format("two"), "x += 1; print(x)"),
-    )
-    session_id = await started(server, notebook="data/nb.ipynb")
-    await until_at(server, session_id, 2)
+    session_id = await waiting_at_the_first_gate(server)
     server.signal(signal.SIGKILL)
     await server.wait()
     await agent.kill()
@@ -76,14 +69,7 @@ async def test_it_goes_on_whoever_is_killed_but_its_node(cluster: Cluster) -> No
 async def test_it_goes_on_when_the_database_or_the_relay_is_killed(cluster: Cluster) -> None:
     agent = await cluster.add_agent()
     server = await cluster.add_server()
-    await put_notebook(
-        server,
-        "data/nb.ipynb",
-        *("x = 1", GATE.format("one"), "x += 1; print(x)"),
-        *(GATE.format("two"), "x += 1; print(x)"),
-    )
-    session_id = await started(server, notebook="data/nb.ipynb")
-    await until_at(server, session_id, 2)
+    session_id = await waiting_at_the_first_gate(server)
     await cluster.postgres.stop(signal.SIGKILL)
     one_file(cluster, "nb.out.ipynb").with_name("one").touch()
     await eventually(lambda: has_printed(cluster, "2\n"), within_s=60)  # with no database
@@ -118,6 +104,19 @@ async def test_with_its_agent_it_is_lost_and_tried_on_another(cluster: Cluster) 
     assert any("Attempt 1 of 2 ended: The agent" in step["reason"] for step in over["history"])
     await first.start()
     await eventually(lambda: leftovers(first) + leftovers(second) == [], within_s=30)
+
+
+async def waiting_at_the_first_gate(server: RunningServer) -> str:
+    """Start a batch that waits twice, for the files ``one`` and ``two`` beside it."""
+    await put_notebook(
+        server,
+        "data/nb.ipynb",
+        *("x = 1", GATE.format("one"), "x += 1; print(x)"),
+        *(GATE.format("two"), "x += 1; print(x)"),
+    )
+    session_id = await started(server, notebook="data/nb.ipynb")
+    await until_at(server, session_id, 2)
+    return session_id
 
 
 async def is_on(server: RunningServer, session_id: str, agent: str) -> bool:
