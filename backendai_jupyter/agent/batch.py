@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
-from backendai_jupyter.agent.kernel_files import write_private
+from backendai_jupyter.agent.kernel_files import MEMBERS_FILE, write_private
 from backendai_jupyter.agent.launch import (
     STEPS,
     Answer,
@@ -26,6 +26,7 @@ from backendai_jupyter.agent.launch import (
     Step,
     Tools,
     exited,
+    filled,
     trouble,
 )
 from backendai_jupyter.agent.node import Node
@@ -92,8 +93,12 @@ class BatchContainer(Container):
         order, run_dir = launch.assignment.batch, tools.node.run_dir(launch.kernel_id)
         assert order is not None
         assert launch.image is not None
+        self._deliver(launch, tools)
+        # Its output needs no care, because the runner reads all of it; its session has members.
+        starts = {"{kernel_output}": f"{inside.run_dir}/{MEMBERS_FILE}"}
         told = {
             **_seen_from(inside, launch.assignment, order).model_dump(mode="json"),
+            "kernel_argv": [filled(word, starts) for word in order.kernel_argv],
             "session_id": launch.assignment.session_id,
             "image": launch.image.name,
         }

@@ -172,12 +172,14 @@ class Program:
         argv, language = self._order["kernel_argv"], self._order["language"]
         sockets = HERE / f"batch-{self._order['attempt']}"
         sockets.mkdir(mode=0o700, exist_ok=True)
+        connection_file = HERE / "connection.json"  # where members of its session look for it
+        connection_file.unlink(missing_ok=True)  # of the attempt before
         manager = AsyncKernelManager(
             kernel_name="batch",
             kernel_spec_manager=OneSpec(argv, language),
             transport="ipc",
             ip=str(sockets / "k"),
-            connection_file=str(sockets / "connection.json"),
+            connection_file=str(connection_file),
         )
         return Client(self._nb, km=manager, timeout=None, startup_timeout=STARTUP_S)
 

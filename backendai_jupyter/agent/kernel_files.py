@@ -11,10 +11,11 @@ from pathlib import Path
 from backendai_jupyter.agent.node import Node
 
 OUTPUT_FILE = "kernel_output.py"  # which a Python kernel runs when it starts (decision 016)
+MEMBERS_FILE = "kernel_members.py"  # which it uses; the kernel of a batch runs that alone
 MEMBERS_KEY = "members.key"
 _HERE = Path(__file__).parent
 # What it uses, directly or not (decisions 023 and 035).
-_FILES = (OUTPUT_FILE, "kernel_delivery.py", "kernel_members.py")
+_FILES = (OUTPUT_FILE, "kernel_delivery.py", MEMBERS_FILE)
 _LIBRARY = "kernel_lib"
 
 

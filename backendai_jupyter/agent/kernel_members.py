@@ -1,8 +1,9 @@
 """Runs inside a Python kernel when it starts: makes it a member of its session (decision 035).
 
 The agent puts this file, and the package that it offers, beside ``kernel_output.py``, which uses
-it.  A kernel pays nothing for what it does not use: the package is imported at the first
-``%%backendai``, and only a session of several kernels, which has a secret, listens.
+it; the kernel of a batch's notebook runs it instead of that one.  A kernel pays nothing for what
+it does not use: the package is imported at the first ``%%backendai``, and only a session of
+several kernels, which has a secret, listens.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 AGAIN_S = 1.0
 
 
-def offer(shell: Any) -> None:
+def install(shell: Any) -> None:
     """Give the IPython shell its ``%%backendai``, and the other members somebody to ask."""
     run_dir = Path(__file__).parent
     library = run_dir / "kernel_lib.zip"

@@ -349,7 +349,7 @@ def install(shell: Any) -> None:
 
     # Not now: while a cell runs, as this does, IPython has put a `write` of its own on the streams.
     shell.kernel.start = limit_and_start
-    runpy.run_path(str(Path(__file__).with_name("kernel_members.py")))["offer"](shell)
+    runpy.run_path(str(Path(__file__).with_name("kernel_members.py")))["install"](shell)
 
 
 def _limit(shell: Any) -> None:

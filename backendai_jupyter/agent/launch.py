@@ -201,7 +201,7 @@ class Container:
             session_id=assignment.session_id,
             generation=assignment.generation,
             image=launch.image,
-            argv=tuple(_filled(word, files) for word in assignment.argv),
+            argv=tuple(filled(word, files) for word in assignment.argv),
             env={**assignment.env, **launch.devices.env},
             limits=assignment.limits,
             mounts=assignment.mounts,
@@ -222,14 +222,19 @@ class Container:
         run_dir = tools.node.run_dir(launch.kernel_id)
         content = ipc_connection(f"{inside.run_dir}/{_SOCKET_PREFIX}", launch.key)
         write_private(run_dir / _CONNECTION_FILE, json.dumps(content).encode(), tools.node)
-        deliver(run_dir, tools.node)
-        if launch.assignment.membership is not None:
-            secret = tools.secret_of(launch.assignment.session_id)
-            write_private(run_dir / MEMBERS_KEY, secret.encode(), tools.node)
+        self._deliver(launch, tools)
         return {
             "{connection_file}": f"{inside.run_dir}/{_CONNECTION_FILE}",
             "{kernel_output}": f"{inside.run_dir}/{OUTPUT_FILE}",
         }
+
+    def _deliver(self, launch: Launch, tools: Tools) -> None:
+        """Write the code that a Python kernel runs, and the secret of its session's members."""
+        run_dir = tools.node.run_dir(launch.kernel_id)
+        deliver(run_dir, tools.node)
+        if launch.assignment.membership is not None:
+            secret = tools.secret_of(launch.assignment.session_id)
+            write_private(run_dir / MEMBERS_KEY, secret.encode(), tools.node)
 
     async def undo(self, kernel_id: str, tools: Tools) -> None:
         for runtime in tools.runtimes.values():
@@ -375,7 +380,7 @@ def stored_key(node: Node, kernel_id: str) -> str:
     return ""
 
 
-def _filled(word: str, files: Mapping[str, str]) -> str:
+def filled(word: str, files: Mapping[str, str]) -> str:
     """Return a word of the kernelspec's command with the paths of its files."""
     for placeholder, path in files.items():
         word = word.replace(placeholder, path)

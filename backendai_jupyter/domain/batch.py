@@ -18,7 +18,6 @@ from backendai_jupyter.errors import InvalidInput
 MAX_RETRIES = 100
 # What a command line of an order holds; the agent says where they are.
 RUNNER_ARGV = ("python3", "{batch_runner}")
-_NEEDS_RELAY = "{kernel_output}"  # a word of a kernelspec's command that only makes sense with one
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
 
@@ -123,6 +122,5 @@ def read_timeout(raw: object, *, field: str) -> float | None:
 
 def order_of(batch: Batch, *, attempt: int, go: bool) -> BatchOrder:
     """Return what the runner of an attempt is told."""
-    told = batch.model_dump(include=set(BatchOrder.model_fields) - {"kernel_argv"})
-    argv = tuple(word for word in batch.kernel_argv if _NEEDS_RELAY not in word)
-    return BatchOrder(attempt=attempt, go=go, kernel_argv=argv, **told)
+    told = batch.model_dump(include=set(BatchOrder.model_fields))
+    return BatchOrder(attempt=attempt, go=go, **told)

@@ -49,6 +49,17 @@ async def test_a_notebook_runs_from_the_command_line_and_its_result_stays(
     assert "cell 3 of 3" in logs.json()["log"]
 
 
+async def test_a_notebook_runs_cells_on_all_kernels_of_its_session(server: RunningServer) -> None:
+    host = "import os; print(os.environ['BACKENDAI_CLUSTER_HOST'])"
+    await put_notebook(server, "data/nb.ipynb", f"%%backendai all\n{host}")
+    done = await jupyter_backendai(
+        *("run", "data/nb.ipynb", "--cluster-size", "2", "--cpu", "0.2"), env=server.env
+    )
+    assert done.code == 0, done.err
+    said = "".join(printed_in(await notebook_in(server, "data/nb.out.ipynb")))
+    assert sorted(said.splitlines()) == ["[main1] main1", "[sub1] sub1"]
+
+
 async def test_a_failing_cell_is_the_exit_code_and_says_where(server: RunningServer) -> None:
     await put_notebook(server, "data/nb.ipynb", "print('one')", "raise ValueError('bad')")
     done = await jupyter_backendai("run", "data/nb.ipynb", "--json", env=server.env)
