@@ -15,7 +15,7 @@ MEMBERS_FILE = "kernel_members.py"  # which it uses; the kernel of a batch runs 
 MEMBERS_KEY = "members.key"
 _HERE = Path(__file__).parent
 # What it uses, directly or not (decisions 023 and 035).
-_FILES = (OUTPUT_FILE, "kernel_delivery.py", MEMBERS_FILE)
+_FILES = (OUTPUT_FILE, "kernel_delivery.py", "kernel_reply.py", MEMBERS_FILE)
 _LIBRARY = "kernel_lib"
 
 

@@ -1,8 +1,7 @@
 """Runs inside a Python kernel: whoever writes faster than output is taken waits; nothing is lost.
 
 The agent puts this file beside the kernel's connection file and the kernelspec has ipykernel run
-``install`` when it starts (decision 016).  It imports what the kernel's image and this folder have.
-
+``install`` when it starts (decision 016).  It uses what the kernel's image and this folder have.
 What is written goes through three places, each with a bound: a stream's text that was not handed
 over yet (``PIECE_CHARS``), the backlog of ipykernel's IOPub thread (``WAITING_BYTES``,
 ``WAITING_MESSAGES``) and the socket (``SOCKET_MESSAGES``), which says when it is full.  A writer
@@ -361,6 +360,7 @@ def _limit(shell: Any) -> None:
     kernel._execute_sleep = 0  # which before each reply hopes that output has gone: here it has
     shell.observe(lambda change: change.new and thread.backlog.end(), "exit_now")
     runpy.run_path(str(Path(__file__).with_name("kernel_delivery.py")))["deliver"](thread)
+    runpy.run_path(str(Path(__file__).with_name("kernel_reply.py")))["install"](kernel)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import zmq
 import zmq.asyncio
 from jupyter_client.session import Session
 
-from backendai_jupyter.agent import kernel_delivery, kernel_members, kernel_output
+from backendai_jupyter.agent import kernel_delivery, kernel_members, kernel_output, kernel_reply
 from backendai_jupyter.agent.runtime.base import RUN_DIR, ContainerSpec
 from tests.engine_materials import KERNELSPECS
 from tests.integration.docker_rig import UID, DockerRig
@@ -41,7 +41,7 @@ def kernel_spec(rig: DockerRig, folder: str) -> ContainerSpec:
     path = spec.run_dir / "connection.json"
     path.write_text(json.dumps(CONNECTION))
     os.chown(path, UID, UID)
-    for module in (kernel_output, kernel_delivery, kernel_members):
+    for module in (kernel_output, kernel_delivery, kernel_members, kernel_reply):
         source = Path(str(module.__file__))
         (spec.run_dir / source.name).write_text(source.read_text())
     return spec
