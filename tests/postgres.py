@@ -14,7 +14,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ from backendai_jupyter.store.migrate import upgrade
 from backendai_jupyter.store.tables import metadata
 from tests.certificates import Certificates, make_certificates
 from tests.helpers import eventually
+from tests.ports import free_port
 
 TEMPLATE = "migrated"
 USER = "backendai"
@@ -45,7 +45,7 @@ class PrivatePostgres:
 
     def __init__(self, *settings: str, tls: bool = False, root: Path | None = None) -> None:
         self.password = secrets.token_urlsafe(12)
-        self.port = _free_port()
+        self.port = free_port()
         self.certificates: Certificates | None = None
         self._tls = tls
         self._settings = [*_FAST, *_SOON, *settings]
@@ -231,9 +231,3 @@ def _give_away(path: Path) -> None:
     if os.geteuid() == 0:
         nobody = pwd.getpwnam("nobody")
         os.chown(path, nobody.pw_uid, nobody.pw_gid)
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])

@@ -29,7 +29,8 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.netutil import bind_sockets
 
-from tests.services import Service, free_port
+from tests.ports import free_port
+from tests.services import Service
 
 USER, PASSWORD = "puller", "s3cret/pull"
 TOKEN = "a-token-for-the-tests"

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 from collections.abc import Sequence
@@ -28,6 +26,7 @@ from backendai_jupyter.cluster.stores import check_redis
 from backendai_jupyter.errors import Unavailable
 from tests.certificates import Certificates
 from tests.helpers import eventually
+from tests.ports import free_port
 
 READY_S = 20.0
 LOOPBACK = "127.0.0.1"
@@ -210,15 +209,6 @@ def _tokens(directory: Path, ttl_s: int) -> str:
         key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
     return f"jwt,pub-key={public},priv-key={private},sign-method=RS256,ttl={ttl_s}s"
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on, below those that outgoing connections get."""
-    for port in random.sample(range(20_000, 32_000), 100):
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no free port")
 
 
 def three_members(directory: Path, *, host: str = LOOPBACK) -> list[EtcdServer]:

@@ -18,8 +18,8 @@ from tests.acceptance.kernel_client import KernelClient, printed
 from tests.certificates import Certificates, make_certificates
 from tests.cluster import Cluster
 from tests.helpers import eventually
+from tests.ports import free_port
 from tests.server import RunningServer
-from tests.services import free_port
 
 SAMPLE = Path(__file__).parents[2] / "docs/examples/cluster/nginx.conf"
 pytestmark = pytest.mark.timeout(180)

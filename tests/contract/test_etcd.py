@@ -18,12 +18,12 @@ from backendai_jupyter.cluster.urls import read_etcd_url
 from backendai_jupyter.errors import Conflict, InvalidInput, TimedOut, Unavailable
 from tests.certificates import make_certificates
 from tests.helpers import eventually
+from tests.ports import free_port
 from tests.services import (
     PASSWORD,
     PASSWORD_IN_URL,
     EtcdServer,
     Wire,
-    free_port,
     three_members,
 )
 

@@ -17,7 +17,8 @@ from backendai_jupyter.cluster.urls import read_redis_url
 from backendai_jupyter.errors import TimedOut, Unavailable
 from tests.certificates import make_certificates
 from tests.helpers import eventually
-from tests.services import PASSWORD, RedisServer, Wire, free_port
+from tests.ports import free_port
+from tests.services import PASSWORD, RedisServer, Wire
 
 
 @asynccontextmanager
