@@ -348,9 +348,18 @@ def _is_of(name: str) -> sa.ColumnElement[bool]:
 
 def _has_kernel_elsewhere(agents: Collection[str]) -> sa.ColumnElement[bool]:
     """Return whether a kernel of the session is on an agent that is none of these."""
-    agent = kernels.c.agent_id
-    is_elsewhere = sa.and_(agent.is_not(None), agent.not_in(sorted(agents)))
-    return sessions.c.id.in_(sa.select(kernels.c.session_id).where(is_elsewhere))
+    # Of each live session by itself: the kernels of those that have ended are many.
+    other = kernels.alias()
+    return (
+        sa.select(other.c.id)
+        .where(
+            other.c.session_id == sessions.c.id,
+            other.c.agent_id.is_not(None),
+            other.c.agent_id.not_in(sorted(agents)),
+        )
+        .correlate(sessions)
+        .exists()
+    )
 
 
 def _cannot(kernel: Kernel, what: str) -> str:
