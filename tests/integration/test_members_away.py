@@ -142,15 +142,21 @@ def test_a_caller_that_dies_has_its_cell_interrupted(two: list[Member]) -> None:
     assert outcome.stdout == f"[{sub.host}] 'free'\n"
 
 
-def test_a_cell_that_holds_the_interpreter_of_its_caller_loses_nothing(two: list[Member]) -> None:
+@pytest.mark.parametrize("held", ["while members begin", "before they answer"])
+def test_a_cell_that_holds_the_interpreter_of_its_caller_loses_nothing(
+    two: list[Member], held: str
+) -> None:
     """Connections are kept by a thread that needs no interpreter, so a silence is a real one."""
     main, _ = two
+    if held == "before they answer":
+        assert not main.run("import sys\nsys.setswitchinterval(60)").failed
     code = (
         "import ctypes, os\n"
         "if os.environ['BACKENDAI_CLUSTER_LOCAL_RANK'] == '0':\n"
         "    ctypes.PyDLL(None).sleep(7)"
     )
-    assert main.run(f"%%backendai all\n{code}\nprint('done')").error == ""
+    outcome = main.run(f"%%backendai all\n{code}\nprint('done')")
+    assert (outcome.error, outcome.stderr) == ("", "")
 
 
 def test_a_member_with_another_secret_runs_nothing(short_tmp_path: Path) -> None:

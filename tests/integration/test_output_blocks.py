@@ -24,7 +24,7 @@ WRITERS = {
     "1 MB displays": "for p in pieces(1 << 20, 188): display({'text/plain': p}, raw=True)",
     "prints before displays": """
 for p in pieces(65536, 3000):
-    stream = [sys.stdout, sys.stderr, None][int(p[1:9]) % 3]
+    stream = [sys.stdout, None, sys.stderr, None][int(p[1:9]) % 4]
     if stream: print(p, end='', file=stream)
     else: display({'text/plain': p}, raw=True)
 """,

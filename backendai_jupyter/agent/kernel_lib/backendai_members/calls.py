@@ -38,17 +38,39 @@ class Audience(Protocol):
     def end(self, result: Result) -> None: ...
 
 
+class Listening:
+    """How long we have listened, in seconds; who waits for an answer waits by this clock.
+
+    A cell here may hold the interpreter for long, and then nobody has listened meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self.for_s = 0.0
+        self._looked_at = time.monotonic()
+
+    def go_on(self) -> None:
+        now = time.monotonic()
+        self.for_s += min(now - self._looked_at, 2 * TICK_MILLIS / 1000)
+        self._looked_at = now
+
+
 class Line:
     """The cell on one other member, from the first word to the last."""
 
     def __init__(
-        self, context: zmq.Context[Any], keys: Keys, code: str, result: Result, audience: Audience
+        self,
+        context: zmq.Context[Any],
+        keys: Keys,
+        code: str,
+        result: Result,
+        audience: Audience,
+        listening: Listening,
     ) -> None:
         self.result = result
         self._code = code
         self._audience = audience
         self._id = uuid.uuid4().bytes
-        self._began = time.monotonic()
+        self._listening = listening
         self._sent_at: float | None = None  # None: the member has not answered
         self._started = self._refused = self._waits = False
         self.socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
@@ -68,7 +90,7 @@ class Line:
         if kind == PONG and self._sent_at is None:
             # Not before: a member that is given up must not begin with it later.
             self.socket.send_multipart([RUN, self._id, packed(self._code)])
-            self._sent_at = time.monotonic()
+            self._sent_at = self._listening.for_s
         elif kind == STARTED:
             self._started = True
         elif kind == OUTPUT:
@@ -94,13 +116,14 @@ class Line:
                 self.hear()  # what had come before
             self._end("lost", "the connection was lost: its kernel has ended, or its node is away")
 
-    def look(self, now: float) -> None:
+    def look(self) -> None:
         """Give up, or say what there is to wait for."""
+        listened_s = self._listening.for_s
         if self._sent_at is None:
-            if now - self._began > ANSWER_S:
+            if listened_s > ANSWER_S:
                 refused = "it does not let us in: it has another secret"
                 self._end("lost", refused if self._refused else "it does not answer")
-        elif not self._started and not self._waits and now - self._sent_at > BUSY_S:
+        elif not self._started and not self._waits and listened_s - self._sent_at > BUSY_S:
             self._waits = True
             self._audience.note(self.result.host, "is busy; the cell waits for its turn")
 
@@ -171,16 +194,17 @@ class Call:
             self._ended.set()
 
     def _talk(self, context: zmq.Context[Any]) -> None:
-        keys = self._keys()
+        keys, listening = self._keys(), Listening()
         lines = [
-            Line(context, keys, self._code, result, self._audience)
+            Line(context, keys, self._code, result, self._audience, listening)
             for result in self._results.values()
         ]
         try:
             while open_lines := [line for line in lines if line.open]:
                 _exchange(open_lines)
+                listening.go_on()
                 for line in open_lines:
-                    line.look(time.monotonic())
+                    line.look()
                 self._obey(open_lines)
         finally:
             for line in lines:
