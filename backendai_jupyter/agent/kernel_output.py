@@ -35,7 +35,7 @@ from ipykernel.kernelbase import Kernel
 from ipykernel.zmqshell import ZMQDisplayPublisher
 
 PIECE_CHARS = 1 << 18  # more than this of a stream's text becomes more than one message
-WAITING_BYTES, WAITING_MESSAGES = 4 << 20, 1000
+WAITING_BYTES, WAITING_MESSAGES = 1 << 20, 1000
 SOCKET_MESSAGES = 16
 SEND_MILLIS = 100  # after which a send that found no room looks whether the kernel ends
 END_GRACE_S = 1.0  # for what waits when the kernel ends

@@ -76,6 +76,11 @@ class JournaledConnection(ZMQChannelsWebsocketConnection):
             stream.on_recv(_ignore, copy=False)
         self._shell = self.channels["shell"] = ShellChannel(self.channels["shell"])
 
+    def handle_incoming_message(self, incoming_msg: str) -> None:
+        """Pass on what the client asks; a flood of another kernel makes room for the answer."""
+        self._pace.asked(time.monotonic())
+        super().handle_incoming_message(incoming_msg)
+
     async def connect(self) -> None:  # type: ignore[override] # awaited all the same
         """Return when the client misses nothing any more that it may ask for."""
         self.multi_kernel_manager.notify_connect(self.kernel_id)

@@ -51,6 +51,8 @@ LOST_AFTER_S = 30.0  # without a frame while one is awaited
 MAX_TRIP_RATIO = 0.15
 MAX_DISTURBED_RATIO = 1.10
 ROUNDS, TRIPS = 10, 10
+DISTURBED_ROUNDS, DISTURBED_TRIPS, LONE_TRIPS = 8, 40, 3
+PERSON_S = 0.3  # before a round trip that nothing came before
 VOLUME_MB, DISPLAYS = 50, 10_000
 SLOW_S = 20.0
 WRITES = "part = 'x' * 65535\nfor _ in range({count}): print(part, flush=True)"
@@ -184,6 +186,14 @@ class Contender:
 
 
 @dataclass(frozen=True, slots=True)
+class Disturbance:
+    """What a flood does to another kernel's round trips."""
+
+    ratio: float  # disturbed by quiet, of trips that follow each other
+    lone_ms: float  # that a single one takes longer
+
+
+@dataclass(frozen=True, slots=True)
 class Strain:
     """What a flood of output to a slow client does."""
 
@@ -207,12 +217,15 @@ async def main() -> None:
             ratio = values[runtime] / values[STOCK]
             bars.append(Bar(f"{runtime}: round trip, {name}, x stock", ratio, MAX_TRIP_RATIO, "x"))
         what = f"{runtime}: round trip while another kernel floods, x quiet"
-        bars.append(Bar(what, disturbed[runtime], MAX_DISTURBED_RATIO, "x"))
+        bars.append(Bar(what, disturbed[runtime].ratio, MAX_DISTURBED_RATIO, "x"))
     for name, values in trips.items():
         _print(f"execute to reply and idle, {name} [ms]", values, STOCK)
     for label, values in rates.items():
         _print(label, values, LIFTED)
-    _print("round trip while another kernel floods [x quiet]", disturbed, LIFTED)
+    ratios = {name: disturbance.ratio for name, disturbance in disturbed.items()}
+    lone_ms = {name: disturbance.lone_ms for name, disturbance in disturbed.items()}
+    _print("round trips while another kernel floods [x quiet]", ratios, LIFTED)
+    _print("a single one then takes longer by [ms]", lone_ms, LIFTED)
     growth = {name: strain.growth_mb for name, strain in strains.items()}
     interrupts = {name: strain.interrupt_s for name, strain in strains.items()}
     _print("memory of server and relay for a slow client of 2 GB, growth [MB]", growth, LIFTED)
@@ -306,23 +319,42 @@ def _tell_loss(what: str, came: int, written: int) -> None:
         say(f"  {what}: only {came} of {written} arrived")
 
 
-async def _disturbed(one: Contender) -> float:
-    """Return how much longer a kernel's round trip takes while another's output floods a client."""
+async def _disturbed(one: Contender) -> Disturbance:
+    """Measure a kernel's round trips while another's output floods a client, and without that.
+
+    Quiet rounds and disturbed ones take turns, so that a machine's slow minute is in both.
+    """
     quiet, loud = await one.start(), await one.start()
+    rounds: dict[str, list[float]] = defaultdict(list)
     spawn = multiprocessing.get_context("spawn")  # a client with a processor's time of its own
     with ProcessPoolExecutor(1, mp_context=spawn) as pool, spawn.Manager() as manager:
-        begun, ended = manager.Event(), manager.Event()
         async with Channel.open(quiet) as channel:
-            quiet_s = await _median_trip_s(channel)
-            flood = asyncio.wrap_future(pool.submit(_drink, loud, begun, ended))
-            await asyncio.to_thread(begun.wait, WITHIN_S)
-            disturbed_s = await _median_trip_s(channel)
-            ended.set()
-            await flood
-    await one.interrupt(loud)
+            for _ in range(DISTURBED_ROUNDS):
+                begun, ended = manager.Event(), manager.Event()
+                await _ask(channel, rounds, "quiet")
+                flood = asyncio.wrap_future(pool.submit(_drink, loud, begun, ended))
+                await asyncio.to_thread(begun.wait, WITHIN_S)
+                await _ask(channel, rounds, "disturbed")
+                ended.set()
+                await flood
+                await one.interrupt(loud)
+                async with Channel.open(loud):
+                    """The kernel answers again: its flood is over."""
     for address in (quiet, loud):
         await one.end(address)
-    return disturbed_s / quiet_s
+    typical = {name: statistics.median(taken_s) for name, taken_s in rounds.items()}
+    return Disturbance(
+        typical["disturbed"] / typical["quiet"],
+        (typical["disturbed, lone"] - typical["quiet, lone"]) * 1e3,
+    )
+
+
+async def _ask(channel: Channel, rounds: dict[str, list[float]], when: str) -> None:
+    """Note single round trips, as a person makes them, and some that follow each other."""
+    for _ in range(LONE_TRIPS):
+        await asyncio.sleep(PERSON_S)
+        rounds[f"{when}, lone"].append(await channel.trip_s())
+    rounds[when] += [await channel.trip_s() for _ in range(DISTURBED_TRIPS)]
 
 
 def _drink(address: Address, begun: Any, ended: Any) -> None:
@@ -355,10 +387,6 @@ async def _strain(one: Contender) -> Strain:
         interrupt_s = time.perf_counter() - begin
     await one.end(address)
     return Strain(peak_mb - before_mb, interrupt_s)
-
-
-async def _median_trip_s(channel: Channel) -> float:
-    return statistics.median([await channel.trip_s() for _ in range(ROUNDS * TRIPS)])
 
 
 def _medians(values: Mapping[str, Sequence[float]]) -> Values:

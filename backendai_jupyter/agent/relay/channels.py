@@ -39,7 +39,7 @@ _ROUTING_ID = b"backendai-relay"
 # time (0.6 % of a core for each kernel that is down), so only what a start waits for hurries.
 _RECONNECT_MS = {"shell": 5, "iopub": 5, "stdin": 20, "control": 10, "hb": 20}
 # Output that nobody has time for waits in the kernel, which knows how to stop its writer.
-_OUTPUT_HWM = 64
+_OUTPUT_HWM = 8
 _SUBSCRIBER_HWM = 256
 _HEARTBEAT_MAX_BYTES = 1024  # anybody may send one, see zap.py
 _HEARTBEAT_HWM = 100

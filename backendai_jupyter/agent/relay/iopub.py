@@ -247,7 +247,10 @@ class IopubChannel:
             except zmq.Again:
                 return
             if len(parts) > 1:
-                self._take(Kind(parts[0].bytes[0]), [p.buffer for p in parts[1:]], chronicle)
+                kind = Kind(parts[0].bytes[0])
+                if kind is Kind.REQUEST:
+                    self._pace.asked(time.monotonic())
+                self._take(kind, [p.buffer for p in parts[1:]], chronicle)
             else:
                 self._hear(parts[0].bytes, chronicle)
 

@@ -44,7 +44,12 @@ class Pace:
         self._gather_s = gather_s
         self._left = _MOST  # messages that may come before it is a flood
         self._at_s = 0.0
-        self._next_s = 0.0
+        self._gathers_s = self._turn_s = 0.0  # after and in a flood's last turn
+
+    def asked(self, now_s: float) -> None:
+        """Take note that something is asked of the stream, whose answer others must not delay."""
+        if self._left + (now_s - self._at_s) * _RATE_PER_S >= 1:
+            self._traffic.note(self, now_s)
 
     def passed(
         self, messages: int, size_bytes: int, *, began_s: float, now_s: float, more: bool = False
@@ -53,16 +58,16 @@ class Pace:
         refilled = self._left + (now_s - self._at_s) * _RATE_PER_S
         self._at_s = now_s
         self._left = max(0.0, min(refilled, _MOST) - messages - size_bytes / _MESSAGE_BYTES)
-        if self._left > 0:
+        is_flood = self._left <= 0
+        self._gathers_s = self._gather_s if is_flood and not more else 0.0
+        self._turn_s = now_s - began_s if is_flood else 0.0
+        if not is_flood:
             self._traffic.note(self, now_s)
-            self._next_s = now_s
-            return
-        rest_s = 0.0 if more else self._gather_s
-        if self._traffic.is_lively(now_s, beside=self):
-            fair_s = (now_s - began_s) * (1 / _SHARE - 1)
-            rest_s = max(rest_s, min(fair_s, _LONGEST_S))
-        self._next_s = now_s + rest_s
 
     def rest_s(self, now_s: float) -> float:
         """Return how long the next turn should wait; 0 if not at all."""
-        return max(0.0, self._next_s - now_s)
+        rest_s = self._gathers_s
+        if self._turn_s and self._traffic.is_lively(now_s, beside=self):
+            fair_s = self._turn_s * (1 / _SHARE - 1)
+            rest_s = max(rest_s, min(fair_s, _LONGEST_S))
+        return max(0.0, self._at_s + rest_s - now_s)

@@ -60,6 +60,24 @@ def test_beside_a_lively_stream_a_flood_has_little_time(traffic: Traffic) -> Non
     assert pace.rest_s(100.502) == 0  # the other one has been silent for long
 
 
+def test_a_flood_makes_room_as_soon_as_another_stream_is_asked(traffic: Traffic) -> None:
+    pace, other = Pace(traffic), Pace(traffic)
+    flood(pace, until_s=100)
+    pace.passed(100, 100, began_s=100, now_s=100.001)
+    assert pace.rest_s(100.001) == 0
+    other.asked(100.001)
+    assert pace.rest_s(100.001) == pytest.approx(0.019)
+    assert pace.rest_s(100.201) == 0
+
+
+def test_a_flood_that_is_asked_stays_one(traffic: Traffic) -> None:
+    pace, other = Pace(traffic), Pace(traffic)
+    flood(pace, until_s=100)
+    pace.asked(100)
+    other.passed(100, 1 << 20, began_s=100, now_s=100.001)
+    assert other.rest_s(100.001) == 0
+
+
 def test_a_flood_that_rests_stays_one(traffic: Traffic) -> None:
     pace, other = Pace(traffic), Pace(traffic)
     flood(pace, until_s=100)
