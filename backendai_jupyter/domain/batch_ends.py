@@ -1,14 +1,15 @@
 """How a batch session has ended, and whether it is tried again.
 
-Each attempt is one generation of its kernel.  It ends as any kernel does, with an ``Exit`` that
-says why; without one somebody has asked for its end.
+Each attempt is one generation of its kernels.  It ends as its main kernel does, with an ``Exit``
+that says why; without one somebody has asked for its end.  Kernels that are gone wait for the
+others, so that all of them begin the next attempt together.
 """
 
 from __future__ import annotations
 
 from backendai_jupyter.domain.batch import End
 from backendai_jupyter.domain.records import ComputeSession, Kernel
-from backendai_jupyter.domain.states import Status
+from backendai_jupyter.domain.states import FINAL, Status
 from backendai_jupyter.domain.wire import Exit, ExitReason, Phase
 
 RUN_TIMED_OUT = "run-timed-out"  # the ``cause`` of an exit: not its start took too long, its run
@@ -49,16 +50,19 @@ def is_tried_again(session: ComputeSession, ending: Exit | None) -> bool:
     batch = session.batch
     if batch is None or session.retries_left < 1:
         return False
+    if any(kernel.status in FINAL for kernel in session.kernels):
+        return False
     return end_of_exit(ending) in batch.retry_on
 
 
 def status_after(
     session: ComputeSession, kernel: Kernel, phase: Phase, ending: Exit | None
 ) -> Status | None:
-    """Return where a report that a batch's program is not running moves it; None: as any other."""
-    if session.batch is None or kernel.id != session.main.id or ending is None:
+    """Return where a report that a program of a batch is not running moves it; None: as any."""
+    if session.batch is None or ending is None:
         return None
-    if phase is Phase.EXITED or (phase is Phase.FAILED and is_tried_again(session, ending)):
+    is_over = phase is Phase.EXITED and kernel.id == session.main.id
+    if is_over or (phase is Phase.FAILED and is_tried_again(session, ending)):
         return Status.TERMINATING  # nothing starts it again in its place
     return None
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from backendai_jupyter.domain.batch_ends import is_tried_again
 from backendai_jupyter.domain.cluster import MAIN, SUB, FailurePolicy
 from backendai_jupyter.domain.records import ComputeSession, Kernel
 from backendai_jupyter.domain.states import FINAL, Status, session_status
@@ -93,7 +94,10 @@ def status_of(session: ComputeSession, kernels: Sequence[Kernel]) -> tuple[Statu
 def end_of_the_others(session: ComputeSession) -> Exit | None:
     """Return why the kernels that are left must end with one that has; None if they need not."""
     gone = [k for k in session.kernels if k.status in OVER]
-    if not gone or len(gone) == len(session.kernels):
+    left = [k for k in session.kernels if k.status not in OVER]
+    if not gone or not left:
+        return None
+    if all(k.status is Status.PENDING for k in left) and is_tried_again(session, session.main.exit):
         return None
     if len(standing(session, session.kernels)) < len(session.kernels):
         return None
@@ -104,7 +108,9 @@ def end_of_the_others(session: ComputeSession) -> Exit | None:
     else:
         message = f"{first.hostname} has ended, and the session ends with it. {why}".rstrip()
     ending = first.exit or Exit(reason=ExitReason.EXITED, message=message)
-    return ending.model_copy(update={"message": message})
+    # Not its exit code: that one kernel has ended well does not mean that another has.
+    code = ending.code or None
+    return ending.model_copy(update={"message": message, "code": code})
 
 
 def taken_back(kernel: Kernel, exit: Exit, *, is_alone: bool) -> str:

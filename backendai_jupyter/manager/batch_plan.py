@@ -16,6 +16,7 @@ from backendai_jupyter.domain.batch import (
     Batch,
 )
 from backendai_jupyter.domain.batch_request import BatchRequest, in_folders
+from backendai_jupyter.domain.cluster import FailurePolicy
 from backendai_jupyter.domain.options import Options
 from backendai_jupyter.domain.records import NewSession, Viewer
 from backendai_jupyter.domain.wire import Mount
@@ -57,8 +58,9 @@ def planned(new: NewSession, *, asked: BatchRequest, language: str) -> NewSessio
     if asked.parameters and language.lower() not in _LANGUAGES:
         problem = f"they cannot be given to notebooks of {language}, only of Python and R"
         raise InvalidInput("batch.parameters", problem)
-    if asked.retries and new.cluster_size > 1:
-        raise InvalidInput("batch.retries", "a session of several kernels is not tried again yet")
+    if asked.retries and new.cluster_size > 1 and new.failure_policy is FailurePolicy.DEGRADED:
+        problem = "a session that goes on without kernels that have ended is not tried again"
+        raise InvalidInput("batch.retries", problem)
     batch = Batch(
         notebook=_place(asked.notebook, new.mounts, "batch.notebook"),
         output=_output(asked, new.mounts),

@@ -114,7 +114,8 @@ class Reconciler:
     async def _given_up(self, session: ComputeSession, kernel: Kernel) -> bool:
         """End a kernel whose program ended and whose owner did not start it again in time.
 
-        Only of a main kernel that was up there is somebody who does; another is given up at once.
+        Only of a main kernel that was up there is somebody who does, or of another that ended as
+        if that was asked for, and none of a batch; what nobody starts is given up at once.
         """
         notice = self._board.get(kernel.id)
         if kernel.status is not Status.RESTARTING or notice is None:
@@ -124,7 +125,8 @@ class Reconciler:
             return False
         since = self._ended.setdefault((kernel.id, kernel.generation), self._clock())
         is_main = kernel.id == session.main.id
-        may_come_back = session.is_up and (is_main or notice.ended_as_if_asked)
+        is_owned = session.is_up and session.batch is None
+        may_come_back = is_owned and (is_main or notice.ended_as_if_asked)
         if may_come_back and self._clock() - since < self._restart_grace_s():
             return False
         try:

@@ -11,6 +11,7 @@ from backendai_jupyter.domain.records import SYSTEM, Viewer
 from backendai_jupyter.domain.states import ASSIGNED, Status
 from backendai_jupyter.domain.wire import Exit
 from backendai_jupyter.errors import LostRace
+from backendai_jupyter.store.batch import try_no_more
 from backendai_jupyter.store.engine import Database
 from backendai_jupyter.store.moves import Move, end_of, lock_session, lock_session_of, move_kernels
 from backendai_jupyter.store.retry import retried
@@ -30,6 +31,7 @@ class MemberStore:
         """Ask for the end of one kernel; what has ended or is about to is left alone."""
         async with self._database.write() as conn:
             session, kernel = await lock_session_of(conn, kernel_id, viewer)
+            await try_no_more(conn, session)
             if kernel.status not in OVER:
                 await move_kernels(
                     conn, session, {kernel.id: Move(end_of(kernel), reason, by, now)}

@@ -210,7 +210,7 @@ class SessionStore:
             move = end_of_attempt(session, kernel, Move(to, reason, by, now, exit))
             await move_kernels(conn, session, {kernel_id: move})
             if move.to is not to:
-                await begin_next_attempt(conn, session)
+                await begin_next_attempt(conn, session, kernel)
 
     @retried
     async def claim(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -34,14 +35,21 @@ def printed_in(notebook: dict[str, Any]) -> list[str]:
     return ["".join(output["text"]) for output in outputs if output["output_type"] == "stream"]
 
 
-async def start(server: RunningServer, kernelspec: str = "", **batch: Any) -> httpx.Response:
-    """Ask for a batch session."""
-    body = {"type": "batch", "kernelspec": kernelspec, "batch": batch}
+async def start(
+    server: RunningServer,
+    kernelspec: str = "",
+    options: Mapping[str, object] | None = None,
+    **batch: Any,
+) -> httpx.Response:
+    """Ask for a batch session with these options."""
+    body = {"type": "batch", "kernelspec": kernelspec, "backendai": options or {}, "batch": batch}
     return await server.post(SESSIONS, json=body)
 
 
-async def started(server: RunningServer, **batch: Any) -> str:
-    answer = await start(server, **batch)
+async def started(
+    server: RunningServer, *, options: Mapping[str, object] | None = None, **batch: Any
+) -> str:
+    answer = await start(server, options=options, **batch)
     assert answer.is_success, answer.text
     return str(answer.json()["id"])
 

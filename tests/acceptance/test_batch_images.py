@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nbformat.v4 import new_code_cell
@@ -42,7 +43,10 @@ async def test_notebooks_of_both_images_run_with_their_parameters(
     first, second, printed = NOTEBOOKS[language]
     tagged = new_code_cell(first, metadata={"tags": ["parameters"]})
     await put_notebook(server, "data/nb.ipynb", tagged, second)
-    batch = {"notebook": "data/nb.ipynb", "parameters": {"alpha": 0.5, "name": "a 'b'"}}
+    batch: dict[str, Any] = {
+        "notebook": "data/nb.ipynb",
+        "parameters": {"alpha": 0.5, "name": "a 'b'"},
+    }
     answer = await start(server, f"backendai-{language}", **batch)
     assert answer.is_success, answer.text
     over = await until_over(server, answer.json()["id"])

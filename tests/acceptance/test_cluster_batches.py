@@ -106,6 +106,26 @@ async def test_with_its_agent_it_is_lost_and_tried_on_another(cluster: Cluster) 
     await eventually(lambda: leftovers(first) + leftovers(second) == [], within_s=30)
 
 
+async def test_of_several_kernels_all_are_tried_again_on_another_agent(cluster: Cluster) -> None:
+    first = await cluster.add_agent()
+    server = await cluster.add_server()
+    everywhere = "%%backendai all\nimport os; print(os.environ['BACKENDAI_CLUSTER_HOST'])"
+    await put_notebook(server, "data/nb.ipynb", "1", GATE.format("gate"), everywhere)
+    options = {"cluster_size": 2, "resources": {"cpu": 0.2, "mem": "256m"}}
+    session_id = await started(server, options=options, notebook="data/nb.ipynb", retries=1)
+    await until_at(server, session_id, 2)
+    await first.kill()
+    second = await cluster.add_agent()
+    await eventually(lambda: are_on(server, session_id, second.name), within_s=60)
+    await put(server, "data/gate", "")
+    over = await until_over(server, session_id)
+    assert (over["batch"]["end"], over["batch"]["attempt"]) == ("done", 2), over
+    (printed,) = printed_in(await notebook_in(server, "data/nb.out.ipynb"))
+    assert sorted(printed.splitlines()) == ["[main1] main1", "[sub1] sub1"]
+    await first.start()
+    await eventually(lambda: leftovers(first) + leftovers(second) == [], within_s=30)
+
+
 async def waiting_at_the_first_gate(server: RunningServer) -> str:
     """Start a batch that waits twice, for the files ``one`` and ``two`` beside it."""
     await put_notebook(
@@ -122,6 +142,11 @@ async def waiting_at_the_first_gate(server: RunningServer) -> str:
 async def is_on(server: RunningServer, session_id: str, agent: str) -> bool:
     (kernel,) = (await session(server, session_id))["kernels"]
     return bool(kernel["agent_id"] == agent and kernel["status"] == "RUNNING")
+
+
+async def are_on(server: RunningServer, session_id: str, agent: str) -> bool:
+    kernels = (await session(server, session_id))["kernels"]
+    return all(k["agent_id"] == agent and k["status"] == "RUNNING" for k in kernels)
 
 
 def one_file(cluster: Cluster, name: str) -> Path:

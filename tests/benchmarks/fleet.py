@@ -25,11 +25,11 @@ from pathlib import Path
 import psutil
 
 from tests.benchmarks import lag
+from tests.benchmarks.channel import REPLY, Address, Channel
 from tests.benchmarks.contenders import CLUSTER, STOCK
 from tests.benchmarks.light_kernel import light_spec
 from tests.benchmarks.relay import say
 from tests.benchmarks.start import Bar
-from tests.benchmarks.websocket import REPLY, Address, Channel
 from tests.cluster import Cluster
 from tests.helpers import eventually
 from tests.server import RunningServer

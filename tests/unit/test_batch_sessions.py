@@ -295,8 +295,6 @@ async def test_of_several_kernels_the_first_runs_the_batch_and_the_others_end_wi
     start: Start, runtime: RuntimeWithRunners
 ) -> None:
     machine = await start(runtime=runtime, live=LiveStoreOfAgentsWithNetworks)
-    with pytest.raises(InvalidInput, match="not tried again yet"):
-        await ask_for_batch(machine, layers=(Options(cluster_size=2),), retries=1)
     session = await ask_for_batch(machine, layers=(Options(cluster_size=2),))
     main, sub = session.kernels
     await eventually(lambda: runtime.may_begin(main.id))
