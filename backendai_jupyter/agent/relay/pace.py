@@ -11,8 +11,8 @@ _RATE_PER_S = 3000.0  # messages that are no flood yet: a client that asks at on
 _MOST = 64.0
 _MESSAGE_BYTES = 4096  # a larger message counts as several
 _LIVELY_S = 0.1  # after which a stream without messages no longer counts
-_SHARE = 0.05  # of the time, for a flood beside a lively stream
-_LONGEST_S = 0.1  # a turn that took long had to wait itself, for a disk, say
+_SHARE = 0.02  # of the time, for a flood beside a lively stream: some 5 MB/s
+_LONGEST_S = 0.2  # a turn that took long had to wait itself, for a disk, say
 
 
 class Traffic:
