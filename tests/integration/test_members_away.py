@@ -15,6 +15,7 @@ import pytest
 import zmq
 from zmq.utils import z85
 
+from backendai_jupyter.agent.kernel_lib.backendai_members.calls import ANSWER_S
 from backendai_jupyter.agent.kernel_lib.backendai_members.place import PORT, Keys
 from backendai_jupyter.agent.kernel_lib.backendai_members.protocol import PING, PONG
 from tests.helpers import eventually
@@ -57,11 +58,28 @@ def test_a_member_that_dies_in_the_middle_is_lost_and_the_others_finish(
 
 def test_a_member_that_is_not_there_is_said_to_be_away_within_seconds(two: list[Member]) -> None:
     main, sub = two
+    assert not main.run("%%backendai subs\n'here'").failed
     sub.kill()
     with soon():
         outcome = main.run("%%backendai all\nprint('here')")
     assert outcome.stdout == f"[{main.host}] here\n"
     assert outcome.error.endswith(f"1 of 2 members failed: {sub.host}: it does not answer")
+
+
+def test_a_member_that_has_never_answered_is_waited_for(two: list[Member]) -> None:
+    """The name of a member on another node may be known some time after its kernel is up."""
+    main, sub = two
+    listener = listener_of(sub)
+    listener.suspend()
+    request = main.ask("%%backendai subs\n'at last'")
+    outcome = main.until_said(request, f"[{sub.host}] has not answered yet; the cell waits for it")
+    late = time.monotonic() + ANSWER_S
+    asyncio.run(eventually(lambda: time.monotonic() > late))
+    listener.resume()
+    assert main.end(request, outcome).stdout == f"[{sub.host}] 'at last'\n"
+    listener.suspend()
+    with soon():
+        assert main.run("%%backendai subs\n'never'").error.endswith("it does not answer")
 
 
 def test_a_member_that_hangs_is_given_up_within_seconds(two: list[Member]) -> None:

@@ -18,7 +18,8 @@ from .protocol import DONE, OUTPUT, PING, PONG, RUN, STARTED, STOP, TOOK, Messag
 from .results import Result
 
 ANSWER_S = 5.0  # within which a member says that it is there
-BUSY_S = 2.0  # after which a cell that has not begun is said to wait
+FIRST_ANSWER_S = 30.0  # for the first time: the names of a new network take a while to spread
+SAY_SO_S = 2.0  # after which a cell that has not begun is said to wait
 TICK_MILLIS = 100
 _RECONNECT_MILLIS = 100
 _REFUSED = (
@@ -26,6 +27,9 @@ _REFUSED = (
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 )
+
+
+_met: set[str] = set()  # members that have answered this kernel
 
 
 class Audience(Protocol):
@@ -72,7 +76,8 @@ class Line:
         self._id = uuid.uuid4().bytes
         self._listening = listening
         self._sent_at: float | None = None  # None: the member has not answered
-        self._started = self._refused = self._waits = False
+        self._started = self._refused = False
+        self._noted: set[str] = set()
         self.socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
         keys.guard(self.socket, accepts=False)
         self.socket.reconnect_ivl = _RECONNECT_MILLIS
@@ -91,6 +96,7 @@ class Line:
             # Not before: a member that is given up must not begin with it later.
             self.socket.send_multipart([RUN, self._id, packed(self._code)])
             self._sent_at = self._listening.for_s
+            _met.add(self.result.host)
         elif kind == STARTED:
             self._started = True
         elif kind == OUTPUT:
@@ -120,12 +126,14 @@ class Line:
         """Give up, or say what there is to wait for."""
         listened_s = self._listening.for_s
         if self._sent_at is None:
-            if listened_s > ANSWER_S:
+            is_new = self.result.host not in _met and not self._refused
+            if listened_s > (FIRST_ANSWER_S if is_new else ANSWER_S):
                 refused = "it does not let us in: it has another secret"
                 self._end("lost", refused if self._refused else "it does not answer")
-        elif not self._started and not self._waits and listened_s - self._sent_at > BUSY_S:
-            self._waits = True
-            self._audience.note(self.result.host, "is busy; the cell waits for its turn")
+            elif is_new and listened_s > SAY_SO_S:
+                self._note("has not answered yet; the cell waits for it")
+        elif not self._started and listened_s - self._sent_at > SAY_SO_S:
+            self._note("is busy; the cell waits for its turn")
 
     def stop(self) -> None:
         """Have the cell interrupted; one that was not sent has ended."""
@@ -141,6 +149,11 @@ class Line:
         self.socket.disable_monitor()
         self.monitor.close(linger=0)
         self.socket.close()
+
+    def _note(self, text: str) -> None:
+        if text not in self._noted:
+            self._noted.add(text)
+            self._audience.note(self.result.host, text)
 
     def _end(self, status: str, why: str = "") -> None:
         if self.open:
