@@ -105,21 +105,26 @@ class PrivatePostgres:
         """End the server; by default it ends its connections and closes its files."""
         assert self._process is not None
         family = self._family()
-        for process in family if how is signal.SIGKILL else family[:1]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(how)
+        if how is signal.SIGKILL:
+            self._signal(how)
+        else:
+            self._process.send_signal(how)
         self._process.wait()
         await eventually(lambda: not psutil.wait_procs(family, timeout=0)[1])
         self._process = None
 
     def freeze(self) -> None:
         """Keep the server and all its connections from running at all."""
-        for process in self._family():
-            process.suspend()
+        self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, signum: signal.Signals) -> None:
+        """Send it to the server and its connections, any of which may end meanwhile."""
         for process in self._family():
-            process.resume()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signum)
 
     def remove(self) -> None:
         """End the server, whatever state it is in, and leave nothing."""
