@@ -10,6 +10,7 @@ from backendai_jupyter.domain.cluster import FailurePolicy
 from backendai_jupyter.domain.options import Options
 from backendai_jupyter.domain.records import SYSTEM, ComputeSession
 from backendai_jupyter.domain.states import Status
+from backendai_jupyter.domain.wire import Exit, ExitReason
 from backendai_jupyter.errors import InvalidInput
 from backendai_jupyter.store.sessions import SessionStore
 from tests.fakes import LiveStoreOfAgentsWithNetworks
@@ -113,15 +114,18 @@ async def test_an_end_that_is_asked_for_is_the_last(
     assert await machine.has_nothing()
 
 
-async def test_a_lost_agent_costs_all_of_them_the_attempt(
+async def test_why_a_member_has_ended_is_why_the_attempt_has(
     machine: OneMachine, runtime: RuntimeWithRunners
 ) -> None:
     store = SessionStore(machine.database)
-    session = await ask_for_batch(machine, layers=THREE, retries=1)
+    retry_on = (End.AGENT_LOST,)
+    session = await ask_for_batch(machine, layers=THREE, retries=1, retry_on=retry_on)
     await began(machine, runtime, session, attempt=1)
-    sub = session.kernels[2]
-    await store.move(sub.id, Status.TERMINATING, reason="It was lost.", by="t", now=1.0)
+    sub, lost = session.kernels[2].id, Exit(reason=ExitReason.AGENT_LOST, message="It was lost.")
+    await store.move(sub, Status.TERMINATING, reason="It was lost.", by="t", now=1.0, exit=lost)
     await began(machine, runtime, session, attempt=2)
+    runtime.ends(session.main.id, "failed", code=1)
+    assert end_of(await machine.until_over(session)) is End.FAILED  # which is not to be tried
 
 
 async def test_managers_that_all_see_an_end_count_one_attempt(

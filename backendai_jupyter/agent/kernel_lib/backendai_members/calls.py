@@ -27,9 +27,7 @@ _REFUSED = (
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 )
-
-
-_met: set[str] = set()  # members that have answered this kernel
+_known: set[str] = set()  # members that have answered this kernel, or were waited for in vain
 
 
 class Audience(Protocol):
@@ -96,7 +94,7 @@ class Line:
             # Not before: a member that is given up must not begin with it later.
             self.socket.send_multipart([RUN, self._id, packed(self._code)])
             self._sent_at = self._listening.for_s
-            _met.add(self.result.host)
+            _known.add(self.result.host)
         elif kind == STARTED:
             self._started = True
         elif kind == OUTPUT:
@@ -126,8 +124,9 @@ class Line:
         """Give up, or say what there is to wait for."""
         listened_s = self._listening.for_s
         if self._sent_at is None:
-            is_new = self.result.host not in _met and not self._refused
+            is_new = self.result.host not in _known and not self._refused
             if listened_s > (FIRST_ANSWER_S if is_new else ANSWER_S):
+                _known.add(self.result.host)
                 refused = "it does not let us in: it has another secret"
                 self._end("lost", refused if self._refused else "it does not answer")
             elif is_new and listened_s > SAY_SO_S:
