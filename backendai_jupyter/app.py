@@ -28,6 +28,7 @@ from backendai_jupyter.provisioning.kernelspecs import BackendAIKernelSpecManage
 from backendai_jupyter.provisioning.restore import restore_kernels
 from backendai_jupyter.web.event_log import emitter
 from backendai_jupyter.web.kernel_connection import settle_all
+from backendai_jupyter.web.last_requests import end_requests
 from backendai_jupyter.web.routes import routes
 
 log = logging.getLogger(__name__)
@@ -100,6 +101,7 @@ class BackendAIExtension(ExtensionApp):
         await self.backend.call(self.changes.stop())
         await settle_all()
         await ensure_async(self.serverapp.kernel_manager.shutdown_all())
+        await end_requests(getattr(self.serverapp, "http_server", None))
         if isinstance(self.serverapp.contents_manager, VFolderContentsManager):
             await self.serverapp.contents_manager.close()
         BACKENDS.serve(None)

@@ -19,6 +19,8 @@ from tests.helpers import eventually
 EXTENSION = "backendai_jupyter"
 START_WITHIN_S = 60.0
 STOP_WITHIN_S = 40.0
+TELLS_WHERE = {"PYTHONFAULTHANDLER": "1"}
+"""Lets a server that is aborted say what each of its threads was at."""
 
 
 class RunningServer:
@@ -51,7 +53,7 @@ class RunningServer:
         self.root = root
         self.token = secrets.token_hex(16)
         self.url = ""
-        self.env = {**os.environ, **private_directories(root), **(env or {})}
+        self.env = {**os.environ, **TELLS_WHERE, **private_directories(root), **(env or {})}
         self._args = [*args]
         self._config = config
         self._kernels_outlive = kernels_outlive
@@ -163,7 +165,7 @@ class RunningServer:
             lambda: self._has_ended() or time.monotonic() > deadline, within_s=STOP_WITHIN_S + 5
         )
         if not self._has_ended():
-            self.signal(signal.SIGKILL)
+            self.signal(signal.SIGABRT)
             self._process.wait()
             raise AssertionError(f"the server did not end after SIGTERM:\n{self.log}")
 

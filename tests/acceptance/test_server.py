@@ -158,6 +158,21 @@ async def test_the_server_stops_while_a_kernel_starts(server: RunningServer) -> 
     await eventually(lambda: not remains(server), within_s=20)
 
 
+async def test_the_server_stops_while_a_page_is_loading(server: RunningServer) -> None:
+    """The list of what a notebook can be exported to is made in a thread of AnyIO's."""
+    before = threads_of(server.pid)
+    lists = [asyncio.ensure_future(server.get("api/nbconvert")) for _ in range(4)]
+    await eventually(lambda: threads_of(server.pid) > before)
+    assert not any(listing.done() for listing in lists)
+    server.signal(signal.SIGTERM)
+    assert await server.wait() == 0
+    await asyncio.gather(*lists, return_exceptions=True)
+
+
+def threads_of(pid: int) -> int:
+    return int(psutil.Process(pid).num_threads())
+
+
 @pytest.mark.parametrize(
     ("asked", "field"),
     [
