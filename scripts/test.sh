@@ -16,8 +16,9 @@ if [ $# -gt 0 ]; then
   pytest "$@"
 else
   # Alone: a browser drops its requests when another test adds a network to the machine.
-  pytest tests/browser
+  pytest tests/browser && browser=0 || browser=$?
   # Most of the time is spent waiting for servers, engines and the like: files are shared out
   # among more processes than there need be processors.
   pytest --ignore tests/browser -n 3 --dist loadfile
+  exit "$browser"  # what fails in a browser hides no other failure
 fi
