@@ -76,7 +76,7 @@ async def test_nobody_there_is_said_at_once_and_by_name() -> None:
         before = time.monotonic()
         with pytest.raises(Unavailable, match=f"etcd at 127.0.0.1:{port} cannot be reached"):
             await store.get("k")
-        assert time.monotonic() - before < 2
+        assert time.monotonic() - before < 5  # the limit of a call
         with pytest.raises(Unavailable, match="etcd at"):
             async with store.watch("k", after=0):
                 pass
@@ -100,7 +100,7 @@ async def test_a_server_that_hangs_costs_no_more_than_the_time_limit(
         before = time.monotonic()
         with pytest.raises(TimedOut, match=f"etcd at {etcd.endpoint} did not answer"):
             await store.put("k", "2")
-        assert time.monotonic() - before < 2
+        assert time.monotonic() - before < 5  # that of others
         etcd.go_on()
         await eventually(lambda: can_put(store))
 

@@ -51,7 +51,7 @@ async def test_nobody_there_is_said_at_once_and_by_name() -> None:
         with pytest.raises(Unavailable, match="Redis at"):
             async with store.subscribe("c"):
                 pass
-        assert time.monotonic() - before < 2
+        assert time.monotonic() - before < 5  # the limit of one call
 
 
 async def test_a_call_that_is_cancelled_while_it_connects_ends_cancelled() -> None:
@@ -84,7 +84,7 @@ async def test_a_server_that_hangs_costs_no_more_than_the_time_limit(
         many = (store.publish("c", "x") for _ in range(40))  # more than it has connections
         refusals = await asyncio.gather(*many, return_exceptions=True)
         assert {type(refusal) for refusal in refusals} <= {TimedOut, Unavailable}
-        assert time.monotonic() - before < 3
+        assert time.monotonic() - before < 10  # one after the other takes 20
         redis.go_on()
         assert await store.get("k") == "1"
 
