@@ -15,10 +15,10 @@ pytest() { .venv/bin/python -m pytest "$@"; }
 if [ $# -gt 0 ]; then
   pytest "$@"
 else
-  # Alone: a browser drops its requests when another test adds a network to the machine.
-  pytest tests/browser && browser=0 || browser=$?
   # Most of the time is spent waiting for servers, engines and the like: files are shared out
   # among more processes than there need be processors.
-  pytest --ignore tests/browser -n 3 --dist loadfile
-  exit "$browser"  # what fails in a browser hides no other failure
+  pytest --ignore tests/browser -n 3 --dist loadfile && others=0 || others=$?
+  # Alone: a browser drops its requests when another test adds a network to the machine.
+  pytest tests/browser
+  exit "$others"  # one failure hides no other
 fi

@@ -19,6 +19,7 @@ from tests.helpers import eventually
 EXTENSION = "backendai_jupyter"
 START_WITHIN_S = 60.0
 STOP_WITHIN_S = 40.0
+SHOWN_OF_LOG_CHARS = 1_200  # in a message; CI shows little of a long one
 TELLS_WHERE = {"PYTHONFAULTHANDLER": "1"}
 """Lets a server that is aborted say what each of its threads was at."""
 
@@ -109,7 +110,7 @@ class RunningServer:
             await eventually(answers, within_s=START_WITHIN_S)
         except AssertionError as error:
             await self.close()
-            raise AssertionError(f"the server did not start:\n{self.log}") from error
+            raise AssertionError(self._explained("the server did not start")) from error
 
     async def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Send a request as the server's owner; ``path`` has no leading slash."""
@@ -167,7 +168,12 @@ class RunningServer:
         if not self._has_ended():
             self.signal(signal.SIGABRT)
             self._process.wait()
-            raise AssertionError(f"the server did not end after SIGTERM:\n{self.log}")
+            raise AssertionError(self._explained("the server did not end after SIGTERM"))
+
+    def _explained(self, problem: str) -> str:
+        """Return the problem with the end of the log, and write the whole log to stderr."""
+        sys.stderr.write(self.log)
+        return f"{problem}; its log ends with\n{self.log[-SHOWN_OF_LOG_CHARS:]}"
 
     def _launch(self) -> subprocess.Popen[bytes]:
         command = [self._python, "-m", self.module, *self._options(), *self._args]
