@@ -232,7 +232,9 @@ async def test_a_server_without_files_to_open_refuses_starts_and_ends_nothing(
     short_tmp_path: Path,
 ) -> None:
     """F28: files that run out cost a start, and no kernel."""
-    async with RunningServer(short_tmp_path, config=PROCESS) as server:
+    # It looks for language servers in the background, and minds that there are no files.
+    others = ["--ServerApp.jpserver_extensions=jupyter_lsp=False"]
+    async with RunningServer(short_tmp_path, args=others, config=PROCESS) as server:
         kernel_id = await started(server, backendai=ONE)
         async with Channels.open(server, kernel_id) as channels:
             await channels.run("x = 1")
