@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -132,8 +133,9 @@ class Member:
     def listener(self) -> psutil.Process | None:
         """Return the process that listens for this member."""
         for child in psutil.Process(self.process.pid).children():
-            if str(self._path / "kernel_lib.zip") in child.cmdline():
-                return child
+            with contextlib.suppress(psutil.NoSuchProcess):  # another one that has just ended
+                if str(self._path / "kernel_lib.zip") in child.cmdline():
+                    return child
         return None
 
     def log(self) -> str:

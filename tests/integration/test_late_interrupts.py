@@ -65,6 +65,8 @@ def test_cells_that_wait_are_aborted_as_after_any_error(
     go = short_tmp_path / "go"
     until_told = f"while not os.path.exists({str(go)!r}): pass"
     first, second = kernel.execute(f"{BEHIND}\n{until_told}"), kernel.execute("1")
+    # What is asked after it has an answer: so the second cell has come.
+    kernel.reply("control", kernel.request("control", "kernel_info_request"))
     go.touch()
     assert kernel.reply("shell", first)["status"] == "error"
     assert kernel.reply("shell", second)["status"] == "aborted"
