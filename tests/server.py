@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
@@ -19,6 +20,7 @@ from tests.helpers import eventually
 EXTENSION = "backendai_jupyter"
 START_WITHIN_S = 60.0
 STOP_WITHIN_S = 40.0
+ABORT_WITHIN_S = 5.0
 SHOWN_OF_LOG_CHARS = 1_200  # in a message; CI shows little of a long one
 TELLS_WHERE = {"PYTHONFAULTHANDLER": "1"}
 """Lets a server that is aborted say what each of its threads was at."""
@@ -167,6 +169,9 @@ class RunningServer:
         )
         if not self._has_ended():
             self.signal(signal.SIGABRT)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # one that is held takes no signal
+                self._process.wait(ABORT_WITHIN_S)
+            self._process.kill()
             self._process.wait()
             raise AssertionError(self._explained("the server did not end after SIGTERM"))
 
