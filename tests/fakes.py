@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -194,8 +195,8 @@ class LiveStoreOfAgentsWithNetworks(MemoryLiveStore):
     ``networks`` are those that the agents have, by session: whether each is ready.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(clock=clock)
         self.networks: dict[str, bool] = {}
 
     async def put(self, key: str, value: str, *, ttl_s: float) -> None:

@@ -19,7 +19,7 @@ async def eventually(probe: Callable[[], Awaitable[T]], *, within_s: float = ...
 async def eventually(probe: Callable[[], T], *, within_s: float = ...) -> T: ...
 
 
-async def eventually(probe: Callable[[], object], *, within_s: float = 10.0) -> object:
+async def eventually(probe: Callable[[], object], *, within_s: float = 30.0) -> object:
     """Call ``probe`` until its result is truthy and return it; fail after ``within_s``."""
     deadline = time.monotonic() + within_s
     while True:

@@ -164,7 +164,7 @@ async def test_an_agent_that_is_not_understood_is_refused_in_words_and_keeps_wha
     start: Start, changes: dict[str, object], why: str
 ) -> None:
     live = LiveStoreOfAnotherVersion()
-    machine = await start(live=lambda: live)
+    machine = await start(live=lambda **_: live)
     running = await machine.started()
     live.changes = {"version": "9.0", **changes}
     manager = machine.manager
@@ -193,7 +193,7 @@ async def test_an_agent_that_is_not_understood_is_refused_in_words_and_keeps_wha
 async def test_an_agent_that_was_never_understood_is_listed(start: Start) -> None:
     live = LiveStoreOfAnotherVersion()
     live.changes = {"version": "9.0", "oldest_protocol": PROTOCOL + 1}
-    machine = await start(live=lambda: live)
+    machine = await start(live=lambda **_: live)
     (agent,) = (await read_agents(machine.manager)).root
     assert (agent.id, agent.status, agent.capacity) == ("a", AgentStatus.REFUSED, {})
 

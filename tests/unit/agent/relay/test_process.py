@@ -8,7 +8,7 @@ from pathlib import Path
 from backendai_jupyter.agent.relay.client import RelayClient
 from backendai_jupyter.agent.relay.process import RelayProcess
 
-DEADLINE_S = 0.3
+DEADLINE_S = 1.0
 
 
 async def running(
