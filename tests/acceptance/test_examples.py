@@ -190,7 +190,7 @@ async def assert_nothing_is_left(place: Place) -> None:
     assert place.query("SELECT * FROM agent_slots WHERE reserved + used <> 0") == []
     assert place.query("SELECT * FROM sessions WHERE status <> 'TERMINATED'") == []
     with contextlib.suppress(AssertionError):  # what ended may still be on its way out
-        await eventually(lambda: not remains(place), within_s=5)
+        await eventually(lambda: not remains(place))
     assert remains(place) == []
 
 

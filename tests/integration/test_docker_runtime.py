@@ -167,7 +167,7 @@ async def test_an_engine_that_never_answers_is_given_up_after_two_seconds(
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(short_tmp_path / "silent.sock"))
         silent.listen()
-        async with asyncio.timeout(4):
+        async with asyncio.timeout(20):
             assert not await find_engine(f"unix://{short_tmp_path}/silent.sock")
 
 

@@ -169,7 +169,7 @@ async def test_a_driver_that_hangs_is_asked_once_and_waited_for_once(tmp_path: P
     plugin = PluginThatHangs(some_devices(1))
     pool = await opened(tmp_path / "a", plugin, accelerator_timeout_s=0.1)
     assert "did not answer within 0.1 s" in pool.notes()[0]
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(30):
         for _ in range(100):
             await pool.refresh()
     assert plugin.asked == 1
