@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from backendai_jupyter.agent.runtime.base import ContainerSpec, ContainerState
 from backendai_jupyter.cluster import keys
 from backendai_jupyter.cluster.memory import MemoryClusterStore, MemoryLiveStore
 from backendai_jupyter.cluster.protocols import Change
-from backendai_jupyter.domain.wire import Connection
+from backendai_jupyter.domain.wire import Connection, Image
 from backendai_jupyter.errors import BackendError, RelayFailed
 from tests.fakes import RelayInMemory, RuntimeInMemory
 
@@ -30,6 +30,28 @@ class ClusterStoreWhoseWatchesAreSilent(MemoryClusterStore):
 class LiveStoreThatLosesEveryHint(MemoryLiveStore):
     async def publish(self, channel: str, message: str) -> None:
         """Nobody hears of it."""
+
+
+class LiveStoreWithASlowReader(LiveStoreThatLosesEveryHint):
+    """Once ``holds`` is set, who reads the reports next gets them only when ``may_go_on`` is.
+
+    ``listed`` counts the readings of reports, that one included.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(clock=clock)
+        self.holds = False
+        self.may_go_on = asyncio.Event()
+        self.listed = 0
+
+    async def list(self, prefix: str) -> dict[str, str]:
+        found = await super().list(prefix)
+        if prefix == keys.REPORTS:
+            self.listed += 1
+            if self.holds:
+                self.holds = False
+                await self.may_go_on.wait()
+        return found
 
 
 class LiveStoreOfAnotherVersion(MemoryLiveStore):
@@ -97,11 +119,20 @@ class RuntimeWithoutRoom(RuntimeInMemory):
 
 
 class RuntimeWhoseEngineEnds(RuntimeInMemory):
-    """Its next starts fail with ``failures``; where that is a number, by its signal."""
+    """Its next starts fail with ``failures``; where that is a number, by its signal.
+
+    The next listings of its images fail with ``silences``.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.failures: list[BackendError | int] = []
+        self.silences: list[BackendError] = []
+
+    async def images(self) -> tuple[Image, ...]:
+        if self.silences:
+            raise self.silences.pop(0)
+        return await super().images()
 
     async def start(self, spec: ContainerSpec) -> ContainerState:
         failure = self.failures.pop(0) if self.failures else None

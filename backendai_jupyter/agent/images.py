@@ -51,6 +51,7 @@ class Images:
         self._pulls = Pulls(supervisor)
         self._puller = next((r for r in runtimes.values() if isinstance(r, Puller)), None)
         self._found: dict[str, list[Image]] = {}  # by name, best first
+        self._silent: dict[str, BackendError] = {}  # why a runtime has not said what it has
         self._refused: list[str] = []  # in words
         self._looked = asyncio.Event()  # at registries, once
 
@@ -78,19 +79,21 @@ class Images:
     async def refresh(self) -> None:
         """Learn again what is here; what a runtime does not say is not."""
         found: dict[str, list[Image]] = {}
+        silent: dict[str, BackendError] = {}
         refused: list[str] = []
         for runtime in self._runtimes.values():
             try:
                 listed: Iterable[Image] = await runtime.images()
             except BackendError as error:
                 log.warning("images of the %s runtime are unknown: %s", runtime.name, error)
+                silent[runtime.name] = error
                 continue
             for image in listed:
                 if problem := _unsound(image):
                     refused.append(problem)
                 else:
                     found.setdefault(image.name, []).append(image)
-        self._found, self._refused = found, refused
+        self._found, self._silent, self._refused = found, silent, refused
 
     async def look_at_registries(self) -> None:
         """Learn again what may be fetched."""
@@ -100,12 +103,19 @@ class Images:
         finally:
             self._looked.set()
 
-    async def provide(self, name: str, *, is_first: bool, tell: Tell) -> Image:
+    async def provide(
+        self, name: str, *, is_first: bool, tell: Tell, last_runtime: str = ""
+    ) -> Image:
         """Return an image to start a kernel from, fetched if need be; ``tell`` hears of that.
 
-        Only a kernel's first program (``is_first``) waits for a newer one than is here.  Raises
-        ``LaunchFailed`` that says why there is none.
+        Only a kernel's first program (``is_first``) waits for a newer one than is here.  One
+        that follows another starts in no other runtime while the ``last_runtime`` is away.
+        Raises ``LaunchFailed`` that says why there is none.
         """
+        if last_runtime in self._silent or (self._silent and self.known(name) is None):
+            await self.refresh()  # that may be long ago
+        if (silence := self._silent.get(last_runtime)) is not None:
+            raise _unknown(silence) from silence
         known = self.known(name)
         if known is None or (is_first and not self._is_certain(known)):
             await self._looked.wait()  # an agent that has just begun does not know registries yet
@@ -114,6 +124,8 @@ class Images:
         if image is not None:
             return image
         if offer is None:
+            for silence in self._silent.values():
+                raise _unknown(silence) from silence
             raise LaunchFailed(
                 STEP,
                 f"This agent has no image {name!r}; "
@@ -157,6 +169,11 @@ class Images:
         if self._settings.auto_pull == "digest":
             return next(iter(current), None)
         return next(iter(current or alike), None)
+
+
+def _unknown(silence: BackendError) -> LaunchFailed:
+    """Return what a start fails by whose image a runtime may have, and does not say."""
+    return LaunchFailed(STEP, str(silence), cause=silence.code)
 
 
 def _unsound(image: Image) -> str:

@@ -301,8 +301,11 @@ class KernelWorker:
             self._tell(Phase.PULLING, IMAGE, progress)
 
         is_first = desired.generation == 1
+        last_runtime = launch.image.runtime if launch.image is not None else ""
         return await race(
-            self._images.provide(desired.image, is_first=is_first, tell=tell),
+            self._images.provide(
+                desired.image, is_first=is_first, tell=tell, last_runtime=last_runtime
+            ),
             until_abandoned(launch, IMAGE),
         )
 

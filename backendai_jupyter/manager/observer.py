@@ -76,7 +76,11 @@ def decide(
 
 
 class Observer:
-    """Keeps rows and the board in step with reports; the same in every manager."""
+    """Keeps rows and the board in step with reports; the same in every manager.
+
+    Each reads the rows before the reports, and moves a row only from what it has read: so no
+    report is older than the one that another manager moved the row by, and none is undone.
+    """
 
     def __init__(
         self,
@@ -110,8 +114,8 @@ class Observer:
             await self._pass()
 
     async def _pass(self) -> None:
-        await self._read_reports()
         live = await self._sessions.live(self._cluster_id)
+        await self._read_reports()
         found = {kernel.id: (session, kernel) for session in live for kernel in session.kernels}
         for kernel_id in tuple(found):
             if await self._observe(*found[kernel_id]):
@@ -155,6 +159,7 @@ class Observer:
                 now=self._now(),
                 exit=move.exit,
                 generation=kernel.generation,
+                before=kernel.status,
             )
         except LostRace as error:
             log.debug("%s", error)  # somebody else moved it; the next pass sees what came out

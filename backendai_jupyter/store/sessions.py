@@ -193,13 +193,15 @@ class SessionStore:
         now: float,
         exit: Exit | None = None,
         generation: int | None = None,
+        before: Status | None = None,
     ) -> None:
         """Move a kernel, with its history, its ledger rows and its session's status.
 
         The legal sources are part of the UPDATE's condition: of two who try the same, one
         gets ``LostRace``, and so does a report that comes late or twice, or is of another
-        ``generation``.  ``RUNNING`` counts the reserved slots as used; a final status and
-        ``PENDING`` give them back.  A batch that is to be tried again waits instead of ending.
+        ``generation``, or whose reader took the kernel for what it was ``before``.  ``RUNNING``
+        counts the reserved slots as used; a final status and ``PENDING`` give them back.  A
+        batch that is to be tried again waits instead of ending.
         """
         if to is Status.SCHEDULED:
             raise ValueError("only claim() makes a kernel SCHEDULED: it reserves slots")
@@ -207,6 +209,8 @@ class SessionStore:
             session, kernel = await lock_session_of(conn, kernel_id, SYSTEM)
             if generation not in (None, kernel.generation):
                 raise LostRace(f"Kernel {kernel_id} is in generation {kernel.generation}.")
+            if before not in (None, kernel.status):
+                raise LostRace(f"Kernel {kernel_id} is not {before} any more.")
             move = end_of_attempt(session, kernel, Move(to, reason, by, now, exit))
             await move_kernels(conn, session, {kernel_id: move})
             if move.to is not to:

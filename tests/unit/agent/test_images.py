@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 
 from backendai_jupyter.agent.images import Images
 from backendai_jupyter.config import BackendAIAgent
 from backendai_jupyter.domain.wire import Image
-from backendai_jupyter.errors import LaunchFailed
+from backendai_jupyter.errors import EngineAway, LaunchFailed
 from backendai_jupyter.supervisor import Supervisor
 from tests.fakes import PYTHON, RuntimeInMemory, RuntimeThatPulls
 from tests.registry import RegistryThatMisbehaves, SmallImage
@@ -18,11 +19,20 @@ from tests.registry import RegistryThatMisbehaves, SmallImage
 SANDBOX = PYTHON
 
 
+class RuntimeThatComesAndGoes(RuntimeThatPulls):
+    is_away = False
+
+    async def images(self) -> tuple[Image, ...]:
+        if self.is_away:
+            raise EngineAway("nobody listens")
+        return await super().images()
+
+
 class Shelf:
     """Images of two runtimes: the first may fetch, the second is always at hand."""
 
     def __init__(self, reference: str) -> None:
-        self.docker, self.sandbox = RuntimeThatPulls(), RuntimeInMemory()
+        self.docker, self.sandbox = RuntimeThatComesAndGoes(), RuntimeInMemory()
         self.settings = BackendAIAgent(registry_images=[reference])
         self.supervisor = Supervisor()
         runtimes = {"docker": self.docker, "memory": self.sandbox}
@@ -33,8 +43,10 @@ class Shelf:
         await self.images.refresh()
         await self.images.look_at_registries()
 
-    async def chosen(self, *, is_first: bool = True) -> Image:
-        return await self.images.provide("python", is_first=is_first, tell=lambda _: None)
+    async def chosen(self, *, is_first: bool = True, last_runtime: str = "") -> Image:
+        return await self.images.provide(
+            "python", is_first=is_first, tell=lambda _: None, last_runtime=last_runtime
+        )
 
 
 @pytest.fixture
@@ -99,6 +111,23 @@ async def test_without_registries_the_sandbox_is_there(shelf: Shelf) -> None:
     await shelf.look()
     assert shelf.images.here == {"python": SANDBOX}
     assert await shelf.chosen() == SANDBOX
+
+
+async def test_who_is_started_again_changes_to_no_other_runtime_while_its_own_is_away(
+    shelf: Shelf,
+) -> None:
+    shelf.settings.auto_pull = "none"
+    shelf.docker.is_away = True
+    here = local("sha256:here")
+    await shelf.look(here)
+    assert await shelf.chosen() == SANDBOX
+    again = partial(shelf.chosen, is_first=False)
+    assert await again(last_runtime="memory") == SANDBOX
+    with pytest.raises(LaunchFailed, match="nobody listens") as failed:
+        await again(last_runtime="docker")
+    assert failed.value.cause == EngineAway.code
+    shelf.docker.is_away = False  # which nobody has said yet
+    assert await again(last_runtime="docker") == here
 
 
 async def test_an_agent_that_has_just_begun_asks_registries_before_it_says_no(

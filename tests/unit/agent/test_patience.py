@@ -56,6 +56,32 @@ async def test_a_restart_waits_for_an_engine_that_ends_and_comes_back(
     assert (restarting.node.home_dir("k") / "kept").exists()
 
 
+@pytest.mark.parametrize("silences", [1, 4], ids=["back", "away for longer"])
+async def test_a_restart_waits_for_an_engine_that_has_not_said_which_images_it_has(
+    restarting: OneNode, runtime: RuntimeWhoseEngineEnds, silences: int
+) -> None:
+    runtime.silences = [AWAY] * silences
+    restarting.agent.look_for_images()
+    await eventually(lambda: len(runtime.silences) < silences)
+    await restarting.assign(generation=2)
+    await restarting.until(Phase.RUNNING, generation=2)
+    assert runtime.silences == []
+
+
+async def test_a_first_start_says_that_nobody_knows_which_images_there_are(
+    start: Start, runtime: RuntimeWhoseEngineEnds
+) -> None:
+    """And not that there is none: it may be there again when somebody tries."""
+    node = await start(runtime)
+    runtime.silences = [AWAY] * 1_000_000
+    node.agent.look_for_images()
+    await eventually(lambda: len(runtime.silences) < 1_000_000)
+    await node.assign()
+    kernel = await node.until(Phase.FAILED)
+    assert kernel.exit is not None
+    assert (kernel.exit.cause, "nobody listens" in kernel.exit.message) == ("engine-away", True)
+
+
 async def test_a_restart_that_is_refused_every_time_fails(
     restarting: OneNode, runtime: RuntimeWhoseEngineEnds
 ) -> None:

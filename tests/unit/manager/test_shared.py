@@ -14,7 +14,11 @@ from backendai_jupyter.errors import Cancelled, LostRace
 from backendai_jupyter.manager.shared import shared
 from tests.fakes import RuntimeInMemory
 from tests.helpers import eventually
-from tests.misbehaviour import LiveStoreThatLosesEveryHint, RuntimeThatIsHeldWhileItStarts
+from tests.misbehaviour import (
+    LiveStoreThatLosesEveryHint,
+    LiveStoreWithASlowReader,
+    RuntimeThatIsHeldWhileItStarts,
+)
 from tests.unit.one_machine import OneMachine
 
 FOREVER_S = 600.0  # longer than any test
@@ -95,6 +99,31 @@ async def test_of_two_that_see_a_death_one_restarts_and_the_other_follows(
         assert list(await asyncio.gather(mend(0), mend(1))) == [2, 2]
     assert len(late) == 1
     assert runtime.starts == 2
+
+
+async def test_a_manager_that_is_slow_undoes_nothing_by_an_older_report(
+    tmp_path: Path, url: str, runtime: RuntimeInMemory
+) -> None:
+    """F31: a kernel that has died does not run again because somebody read of it before."""
+    machine = OneMachine(tmp_path, url, runtime=runtime, live=LiveStoreWithASlowReader)
+    await machine.start()
+    try:
+        live = machine._live
+        assert isinstance(live, LiveStoreWithASlowReader)
+        await machine.another_manager()
+        session = await machine.started(kernel_id="k")
+        live.holds = True
+        await eventually(lambda: not live.holds)
+        runtime.die(session.id, 1)
+        await machine.until(session, Status.RESTARTING)
+        live.may_go_on.set()
+        before = live.listed
+        await eventually(lambda: live.listed > before + 10)
+        history = await machine.manager.sessions.history(session.id, SYSTEM)
+        assert [step.after for step in history][-2:] == [Status.RUNNING, Status.RESTARTING]
+        assert [step.after for step in history].count(Status.RUNNING) == 1
+    finally:
+        await machine.kill()
 
 
 async def test_whoever_follows_a_restart_learns_that_the_session_was_ended(

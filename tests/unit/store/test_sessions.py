@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -147,6 +148,19 @@ async def test_no_step_is_before_the_last_whatever_a_managers_clock_says(
     times = [step.at for step in await sessions.history(session.id, SYSTEM)]
     assert times == [10.0, 11.0, 12.0, 12.0, 12.0]
     assert (await sessions.get(session.id, SYSTEM)).ended_at == 12.0
+
+
+async def test_who_took_a_kernel_to_be_something_else_moves_nothing(
+    sessions: SessionStore, agents: AgentStore, make_session: MakeSession
+) -> None:
+    """F31: a report that comes late."""
+    kernel_id = await run(sessions, (await make_session()).id)
+    move = partial(sessions.move, kernel_id, reason="", by="a1", now=13.0, generation=1)
+    with pytest.raises(LostRace, match="is not CREATING any more"):
+        await move(Status.RESTARTING, before=Status.CREATING)
+    assert (await sessions.of_kernel(kernel_id, SYSTEM)).main.status is Status.RUNNING
+    await move(Status.RESTARTING, before=Status.RUNNING)
+    assert (await sessions.of_kernel(kernel_id, SYSTEM)).main.status is Status.RESTARTING
 
 
 async def test_a_restart_raises_the_generation_and_keeps_the_slots(
