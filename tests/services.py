@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import signal
 import ssl
@@ -77,6 +78,8 @@ class Service:
         """Make it hang until ``go_on``."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        # Its threads go on until one of them has had its turn and taken note.
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def go_on(self) -> None:
         assert self._process is not None

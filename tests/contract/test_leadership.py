@@ -189,7 +189,7 @@ async def test_another_process_leads_soon_after_the_leader_was_killed(
             before = time.monotonic()
             first.send(signal.SIGKILL)
             await second.says("leads")
-            assert time.monotonic() - before < 5  # its time, and some for etcd and a busy machine
+            assert time.monotonic() - before < 10  # its time, and some for etcd and a busy machine
 
 
 async def test_a_leader_that_was_stopped_for_longer_than_its_lease_does_not_believe_it_leads(
