@@ -136,6 +136,7 @@ class Reconciler:
                 reason=kernel.status_reason,
                 by="reconciler",
                 now=self._now(),
+                generation=kernel.generation,
             )
         except LostRace:
             return False  # its owner did, just now

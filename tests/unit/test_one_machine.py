@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from backendai_jupyter.domain.resources import Slots
 from backendai_jupyter.domain.states import Status
 from backendai_jupyter.domain.wire import ExitReason
 from backendai_jupyter.errors import Cancelled, InvalidInput
+from backendai_jupyter.store.sessions import SessionStore
 from tests.fakes import (
     RuntimeInMemory,
     RuntimeThatRefusesToStart,
@@ -116,6 +118,25 @@ async def test_a_program_that_nobody_starts_again_ends_its_session_with_its_reas
     assert over.main.exit is not None
     assert over.main.exit.reason is ExitReason.OUT_OF_MEMORY
     assert await machine.has_nothing()
+
+
+async def test_a_program_that_its_owner_starts_again_just_then_is_not_given_up(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = await start(restart_grace_s=0)
+    session = await machine.started()
+    move, restart = SessionStore.move, SessionStore.restart
+
+    async def move_after_its_owner(
+        store: SessionStore, kernel_id: str, to: Status, **how: Any
+    ) -> None:
+        if how["by"] == "reconciler":
+            await restart(store, kernel_id, SYSTEM, generation=1, by="its owner", now=how["now"])
+        await move(store, kernel_id, to, **how)
+
+    monkeypatch.setattr(SessionStore, "move", move_after_its_owner)
+    machine.runtime.die(session.id, 1)
+    await machine.until_running(session, generation=2)
 
 
 async def test_a_setting_that_changes_holds_for_what_already_waits(start: Start) -> None:
