@@ -113,6 +113,11 @@ def idle_of(msg_id: str) -> Callable[[Entry], bool]:
     )
 
 
+def request_of(msg_id: str) -> Callable[[Entry], bool]:
+    """Return a test for the relay's own record of request ``msg_id``."""
+    return lambda entry: entry.kind is Kind.REQUEST and entry.header["msg_id"] == msg_id
+
+
 def text_of(entries: list[Entry]) -> str:
     """Return what was printed."""
     return "".join(entry.text for entry in entries if entry.content.get("name") == "stdout")

@@ -22,6 +22,7 @@ from tests.integration.journal_rig import (
     finish,
     has_text,
     idle_of,
+    request_of,
     session_of,
     stored_bytes,
     text_of,
@@ -40,6 +41,13 @@ from tests.small_disk import NEEDS_ROOT, SmallDisk
 
 MIB = 1 << 20
 LINE_BYTES = 65_536
+# Kills its relay, which may have the request from its client before it has written it down.
+FATAL = """
+import os, time
+while not os.path.exists(%r):
+    time.sleep(0.01)
+os.kill(%d, 9)
+"""
 
 
 def flood(lines: int) -> str:
@@ -153,8 +161,10 @@ async def test_a_cell_whose_reply_was_lost_with_the_relay_ends_with_an_error(
     async with rig(short_tmp_path) as kernel, stock_client(kernel.connection) as client:
         session = await session_of(client)
         async with attached(kernel, session) as reader:
-            fatal = f"import os; print('begun', flush=True); os.kill({kernel.relay.pid}, 9)"
-            msg_id = await ask(client, f"import time; {fatal}")
+            may_go_on = short_tmp_path / "may-go-on"
+            msg_id = await ask(client, FATAL % (str(may_go_on), kernel.relay.pid))
+            await reader.until(request_of(msg_id))
+            may_go_on.touch()
             await reader.ended()
         await kernel.find_relay_lost()
         await kernel.relay.open()

@@ -8,6 +8,7 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 
 from backendai_jupyter.errors import RelayFailed
+from tests.integration.journal_rig import ask, attached, request_of, session_of
 from tests.integration.relay_rig import (
     TIMEOUT_S,
     Client,
@@ -85,7 +86,9 @@ async def test_the_cell_of_a_dead_kernel_ends_with_the_reason(short_tmp_path: Pa
 async def test_cells_queued_behind_the_one_that_died_end_as_aborted(short_tmp_path: Path) -> None:
     async with rig(short_tmp_path) as kernel, stock_client(kernel.connection) as client:
         await client.do(begin)
-        queued = await client.do(BlockingKernelClient.execute, "print('never')")
+        async with attached(kernel, await session_of(client)) as reader:
+            queued = await ask(client, "print('never')")
+            await reader.until(request_of(queued))
         kernel.stop()
         await kernel.relay.notify(kernel.kernel_id, TEXT, dead=True)
         await client.do(iopub_until, is_idle(queued))
