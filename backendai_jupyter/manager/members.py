@@ -58,6 +58,7 @@ class Members:
             return await self._store.take_back(
                 kernel.id,
                 kernel.status,
+                attempt=session.attempts,
                 exit=exit,
                 attempts=self._attempts(),
                 by=by,

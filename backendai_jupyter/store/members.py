@@ -56,18 +56,28 @@ class MemberStore:
 
     @retried
     async def take_back(
-        self, kernel_id: str, at: Status, *, exit: Exit, attempts: int, by: str, now: float
+        self,
+        kernel_id: str,
+        at: Status,
+        *,
+        attempt: int,
+        exit: Exit,
+        attempts: int,
+        by: str,
+        now: float,
     ) -> bool:
         """Take back all kernels of a session that starts together, of which one could not.
 
         Its agent is remembered.  False where the session is not starting together, or was tried
         ``attempts`` times; nothing has changed then.  Raises ``LostRace`` if the kernel has
-        another status than ``at`` meanwhile.
+        another status than ``at`` meanwhile, or the session was taken back more often than
+        ``attempt`` times.
         """
         async with self._database.write() as conn:
             session, kernel = await lock_session_of(conn, kernel_id, SYSTEM)
-            if kernel.status is not at:
-                raise LostRace(f"Kernel {kernel_id} is {kernel.status}, not {at}.")
+            if (kernel.status, session.attempts) != (at, attempt):
+                now_at = f"{kernel.status} in attempt {session.attempts}"
+                raise LostRace(f"Kernel {kernel_id} is {now_at}, not {at} in {attempt}.")
             if session.started_at is not None or session.attempts + 1 >= attempts:
                 return False
             if any(other.status in OVER for other in session.kernels):

@@ -70,7 +70,7 @@ async def test_of_two_that_see_failures_one_takes_all_back(database: Database) -
     async def take_back(kernel_id: str) -> bool:
         try:
             return await members.take_back(
-                kernel_id, Status.SCHEDULED, exit=FAILED, attempts=3, by="x", now=3.0
+                kernel_id, Status.SCHEDULED, attempt=0, exit=FAILED, attempts=3, by="x", now=3.0
             )
         except LostRace:
             return False
@@ -84,4 +84,7 @@ async def test_of_two_that_see_failures_one_takes_all_back(database: Database) -
         await sessions.move(kernel.id, Status.PENDING, reason="", by="x", now=4.0)
     assert (await sessions.get(session.id, SYSTEM)).status is Status.PENDING
     assert (await counters(database))["cpu"] == (0, 0)
+    await sessions.claim(session.id, placement, reason="", by="x", now=5.0)
+    assert not await take_back(session.main.id)  # what failed is the start before this one
+    assert (await sessions.get(session.id, SYSTEM)).status is Status.SCHEDULED
     await database.close()
