@@ -225,7 +225,7 @@ async def test_a_folder_made_through_one_is_at_the_other_at_once(pair: Pair) -> 
     async def is_forgotten() -> bool:
         return (await pair.other.get("api/contents/f0")).status_code == 404
 
-    await eventually(is_forgotten)
+    await eventually(is_forgotten, within_s=10)
 
 
 async def test_a_batch_run_ends_its_own_kernel_and_no_server_touches_it(
